@@ -1,0 +1,206 @@
+"""Settings: defaults, overridden by the TOML file, by ``ARTFS_*`` in the environment, by options of the command line.
+
+``ARTFS_HOME`` puts everything under one directory; without it the XDG directories are used.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import platformdirs
+import tomli_w
+
+from artfs.errors import ConfigurationError, InvalidName, LocalIOError
+from artfs.names import DEFAULT_PROJECT, check_entity, check_project
+
+GIB: Final = 1 << 30
+
+
+@attrs.frozen
+class Settings:
+    """Everything that can be configured, resolved. Paths are absolute; sizes are bytes; times are seconds."""
+
+    config_file: Path
+    data_dir: Path
+    """Registry, store and staging of the embedded set-up."""
+    cache_dir: Path
+    runtime_dir: Path
+    """One small file for each running mount."""
+    staging_dir: Path
+    log_dir: Path
+    registry_url: str
+    """SQLAlchemy URL. Never shown: it may hold a password."""
+    store_url: str
+    """``file:///dir``, ``s3://bucket/prefix``, ``gs://`` or ``az://``."""
+    store_endpoint: str | None
+    """URL of an S3-compatible server; None for the one that the AWS configuration names."""
+    entity: str
+    project: str
+    cache_limit: int
+    """The cache stays under this."""
+    cache_free: int
+    """The cache leaves this much room on its disk."""
+    request_timeout: float
+    """One request to the store."""
+    read_deadline: float
+    """One read through a mount, with all its retries."""
+    gc_grace: float
+    """How long a pack that nothing refers to is kept."""
+    file_references: bool | None
+    """Whether ``file://`` references may be read; None: only with the embedded registry."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the registry is a file of this user, so that its references come from this user."""
+        return self.registry_url.startswith("sqlite")
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes in ``10GiB``, ``500M``, ``4096``; units are powers of 1024. Raises ConfigurationError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text), re.IGNORECASE)
+    if not match:
+        raise ConfigurationError(why=f"{text!r} is not a size such as 500M or 10GiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def _seconds(value: object) -> float:
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise ConfigurationError(why=f"{value!r} is not a number of seconds")
+    return seconds
+
+
+def _flag(value: object) -> bool:
+    text = str(value).lower()
+    if text not in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
+        raise ConfigurationError(why=f"{value!r} is neither true nor false")
+    return text in {"1", "true", "yes", "on"}
+
+
+def _path(value: object) -> Path:
+    return Path(os.path.abspath(Path(str(value)).expanduser()))
+
+
+KEYS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "data_dir": _path,
+    "cache_dir": _path,
+    "runtime_dir": _path,
+    "staging_dir": _path,
+    "log_dir": _path,
+    "registry_url": str,
+    "store_url": str,
+    "store_endpoint": str,
+    "entity": check_entity,
+    "project": check_project,
+    "cache_limit": parse_size,
+    "cache_free": parse_size,
+    "request_timeout": _seconds,
+    "read_deadline": _seconds,
+    "gc_grace": _seconds,
+    "file_references": _flag,
+}
+"""What the file and the environment may hold, with the parser of each."""
+
+
+def load_settings(environ: Mapping[str, str] | None = None, /, **options: object) -> Settings:
+    """Settings as they are in force; ``options`` win. Raises ConfigurationError, naming the source of a bad value."""
+    env = os.environ if environ is None else environ
+    home = _path(env["ARTFS_HOME"]) if env.get("ARTFS_HOME") else None
+    config_file = _config_file(env, home)
+    values = _defaults(home, env)
+    for source, given in (
+        (str(config_file), _read(config_file)),
+        (
+            "the environment",
+            {key: env[f"ARTFS_{key.upper()}"] for key in KEYS if env.get(f"ARTFS_{key.upper()}")},
+        ),
+        ("the options", {key: value for key, value in options.items() if value is not None}),
+    ):
+        for key, value in given.items():
+            if key not in KEYS:
+                raise ConfigurationError(why=f"{source} has {key!r}, which artfs does not know")
+            try:
+                values[key] = KEYS[key](value)
+            except (ConfigurationError, InvalidName) as error:
+                raise ConfigurationError(why=f"{key} in {source}: {error}") from error
+    data_dir = values["data_dir"]
+    values.setdefault("staging_dir", data_dir / "staging")
+    values.setdefault("registry_url", f"sqlite:///{data_dir / 'registry.db'}")
+    values.setdefault("store_url", (data_dir / "store").as_uri())
+    return Settings(config_file=config_file, **values)
+
+
+def _config_file(env: Mapping[str, str], home: Path | None) -> Path:
+    if env.get("ARTFS_CONFIG"):
+        return _path(env["ARTFS_CONFIG"])
+    return (home or Path(platformdirs.user_config_dir("artfs"))) / "config.toml"
+
+
+def _defaults(home: Path | None, env: Mapping[str, str]) -> dict[str, Any]:
+    if home is not None:
+        paths = {
+            "data_dir": home, "cache_dir": home / "cache", "runtime_dir": home / "run", "log_dir": home / "log",
+        }  # fmt: skip
+    else:
+        paths = {
+            "data_dir": Path(platformdirs.user_data_dir("artfs")),
+            "cache_dir": Path(platformdirs.user_cache_dir("artfs")),
+            "runtime_dir": Path(platformdirs.user_state_dir("artfs")) / "run",
+            "log_dir": Path(platformdirs.user_log_dir("artfs")),
+        }
+    return paths | {
+        "store_endpoint": None,
+        "entity": _login(env),
+        "project": DEFAULT_PROJECT,
+        "cache_limit": 50 * GIB,
+        "cache_free": 2 * GIB,
+        "request_timeout": 30.0,
+        "read_deadline": 60.0,
+        "gc_grace": 24 * 3600.0,
+        "file_references": None,
+    }
+
+
+def _login(env: Mapping[str, str]) -> str:
+    try:
+        return check_entity(env.get("USER") or getpass.getuser())
+    except (InvalidName, KeyError, OSError):  # a uid without a name, as in many containers
+        return f"uid{os.getuid()}"
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(why=f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise LocalIOError(path=path, why=error.strerror) from error
+
+
+def write_config(path: Path, values: Mapping[str, str | int | float | bool]) -> None:
+    """Put ``values`` into the TOML file, keeping what else it holds; the file is for its owner only (0600)."""
+    merged = _read(path) | dict(values)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}.new")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            tomli_w.dump(merged, file)
+        fresh.replace(path)
+    except OSError as error:
+        raise LocalIOError(path=path, why=error.strerror) from error

@@ -1,0 +1,324 @@
+"""Every failure that artfs reports, in one tree.
+
+A class owns the sentence a user reads (``template``), the ``errno`` that a program reading a mount gets, and the
+exit code of the command line. The mapping to errno happens once, in ``artfs.fuse``; to exit codes once, in
+``artfs.cli``. A sentence says what happened and, where there is something to do, what to do next.
+
+Exit codes: 1 other failure, 2 usage, 3 not found, 4 refused input, 5 conflict, 6 store or registry out of reach or
+access denied, 7 damaged data, 8 mount, 9 disk full or local input/output, 10 configuration or schema.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+
+class ArtfsError(Exception):
+    """Base of every error; ``fields`` fill the class's ``template``."""
+
+    template: ClassVar[str] = "{message}"
+    errno: ClassVar[int] = errno.EIO
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, /, **fields: object) -> None:
+        self.fields = fields
+        super().__init__(self.template.format(**fields) if message is None else message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), str(self), self.fields))
+
+
+def _rebuild(cls: type[ArtfsError], text: str, fields: dict[str, object]) -> ArtfsError:
+    error = cls(text)
+    error.fields = fields
+    return error
+
+
+# -- refused input (exit 4) -------------------------------------------------------------------------------------
+
+
+class InvalidInput(ArtfsError, ValueError):
+    """Something a user gave breaks a rule."""
+
+    errno = errno.EINVAL
+    exit_code = 4
+
+
+class InvalidName(InvalidInput):
+    """A name of an artifact, project, alias, tag or type breaks the naming rules."""
+
+    template = "invalid {what} {name!r}: {why}"
+
+
+class InvalidPath(InvalidInput):
+    """A path inside an artifact breaks the rules."""
+
+    template = "invalid path {path!r} inside an artifact: {why}"
+
+
+class PathConflict(InvalidInput):
+    """One path would be both a file and a directory, or two different files."""
+
+    template = "{path!r} would be both {a} and {b} in one artifact"
+
+
+class InvalidMetadata(InvalidInput):
+    """Metadata that is not a JSON object, has too many keys, or holds what JSON cannot carry."""
+
+    template = "invalid metadata: {why}"
+
+
+class InvalidManifest(InvalidInput):
+    """A W&B manifest that cannot be read."""
+
+    template = "invalid manifest: {why}"
+
+
+class InvalidReference(InvalidInput):
+    """A reference URI that cannot be added."""
+
+    template = "cannot reference {uri}: {why}"
+
+
+class TypeMismatch(InvalidInput):
+    """A collection holds one type only."""
+
+    template = "{collection} already exists with type {existing!r}; cannot log a version of type {given!r} to it"
+
+
+class SourceChanged(InvalidInput):
+    """A source file changed while it was being read for a new version."""
+
+    template = "{path} changed while it was being logged; log again when it is at rest"
+    exit_code = 5
+
+
+class SourceUnreadable(InvalidInput):
+    """A source file is missing, unreadable, a dangling link or of a kind that cannot be stored."""
+
+    template = "cannot read {path}: {why}"
+
+
+# -- not found (exit 3) -----------------------------------------------------------------------------------------
+
+
+class NotFound(ArtfsError, LookupError):
+    """Something named does not exist."""
+
+    template = "{what} {name} does not exist"
+    errno = errno.ENOENT
+    exit_code = 3
+
+
+class VersionNotFound(NotFound):
+    """No such entity, project, collection, version or alias."""
+
+    template = "{name} does not exist{hint}"
+
+
+class PathNotFound(NotFound, KeyError):
+    """No such path inside a version."""
+
+    template = "{path!r} is not in {name}"
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ObjectNotFound(NotFound):
+    """An object is not in the store."""
+
+    template = "{key} is not in the object store {store}"
+    errno = errno.EIO
+    exit_code = 7
+
+
+# -- conflicts (exit 5) -----------------------------------------------------------------------------------------
+
+
+class Conflict(ArtfsError):
+    """What was asked contradicts the present state."""
+
+    errno = errno.EBUSY
+    exit_code = 5
+
+
+class AliasesExist(Conflict):
+    """A version that still has aliases is deleted only on request."""
+
+    template = (
+        "{name} still has the aliases {aliases}; pass --delete-aliases (delete_aliases=True) to delete it with them"
+    )
+
+
+class VersionInUse(Conflict):
+    """A version cannot be deleted while something needs it."""
+
+    template = "{name} cannot be deleted: {why}"
+
+
+class ObjectExists(Conflict):
+    """An object that must be new is already in the store."""
+
+    template = "{key} already exists in the object store"
+
+
+class PacksCondemned(Conflict):
+    """Garbage collection took packs that a commit relied on; the commit must store their content again."""
+
+    template = "{count} packs that this version relies on are being deleted; store their content again"
+
+
+class StoreNotOurs(Conflict):
+    """A store belongs to one registry."""
+
+    template = "the store {store} belongs to another registry ({found}, this one is {expected}); use an empty prefix"
+    exit_code = 10
+
+
+# -- out of reach (exit 6) --------------------------------------------------------------------------------------
+
+
+class Unavailable(ArtfsError):
+    """A remote side does not answer; trying again may help."""
+
+    template = "{what} is out of reach: {why}"
+    exit_code = 6
+
+
+class StoreUnavailable(Unavailable):
+    """The object store does not answer within the deadline."""
+
+    template = "the object store {store} is out of reach: {why}"
+
+
+class RegistryUnavailable(Unavailable):
+    """The registry's database does not answer."""
+
+    template = "the registry {registry} is out of reach: {why}"
+
+
+class AccessDenied(ArtfsError):
+    """Credentials are missing, wrong or insufficient."""
+
+    template = "access to {what} is denied: {why}; check the credentials"
+    errno = errno.EACCES
+    exit_code = 6
+
+
+class BucketNotFound(ArtfsError):
+    """The bucket or container does not exist."""
+
+    template = "the bucket of {store} does not exist; create it first"
+    exit_code = 6
+
+
+class DeadlineExceeded(Unavailable):
+    """An operation did not finish in time."""
+
+    template = "{what} did not finish within {seconds:g} s"
+    errno = errno.EIO
+
+
+# -- damaged data (exit 7) --------------------------------------------------------------------------------------
+
+
+class Damaged(ArtfsError):
+    """Bytes are not what their checksum says."""
+
+    exit_code = 7
+
+
+class CorruptPack(Damaged):
+    """A pack in the store does not hold the bytes that the catalog's checksum names."""
+
+    template = "pack {key} is damaged in the store at {where}: {why}"
+
+
+class CorruptCatalog(Damaged):
+    """A catalog is truncated or altered."""
+
+    template = "the catalog {name} is damaged: {why}"
+
+
+class ReferenceChanged(Damaged):
+    """What a reference points to is no longer what was recorded."""
+
+    template = "reference {uri} changed: expected {expected}, found {found}"
+
+
+class ReferenceMissing(Damaged, FileNotFoundError):
+    """What a reference points to is gone."""
+
+    template = "reference {uri} is gone: {why}"
+    errno = errno.EIO  # type: ignore[misc]  # OSError has it as an instance variable
+
+
+class ReferenceUnsupported(ArtfsError, ValueError):
+    """A reference whose scheme cannot be read."""
+
+    template = "reference {uri} cannot be read: {why}"
+
+
+class VerificationFailed(Damaged, ValueError):
+    """A directory does not hold what the version says."""
+
+    template = "{root} differs from {name}: {problems}"
+
+
+# -- mount (exit 8) ---------------------------------------------------------------------------------------------
+
+
+class MountFailed(ArtfsError):
+    """A mount could not be made or ended."""
+
+    template = "cannot mount on {mountpoint}: {why}"
+    exit_code = 8
+
+
+class UnmountFailed(ArtfsError):
+    """A mount could not be ended."""
+
+    template = "cannot unmount {mountpoint}: {why}"
+    exit_code = 8
+
+
+# -- local disk (exit 9) ----------------------------------------------------------------------------------------
+
+
+class DiskFull(ArtfsError):
+    """No room on a local disk."""
+
+    template = "no space left in {where}: {why}"
+    errno = errno.ENOSPC
+    exit_code = 9
+
+
+class LocalIOError(ArtfsError):
+    """A local file or directory cannot be used."""
+
+    template = "cannot use {path}: {why}"
+    exit_code = 9
+
+
+# -- configuration (exit 10) ------------------------------------------------------------------------------------
+
+
+class ConfigurationError(ArtfsError):
+    """Settings that cannot be used."""
+
+    template = "configuration: {why}"
+    exit_code = 10
+
+
+class SchemaMismatch(ConfigurationError):
+    """A registry, catalog or cache written by another release."""
+
+    template = "{what} has schema {found}, this artfs knows {known}: {hint}"
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """An optional package is needed."""
+
+    template = "{what} needs the package {package}; run: pip install 'artfs[{extra}]'"

@@ -1,0 +1,61 @@
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_catalog import build, file
+
+from artfs.catalog import Change, Entry, Kind, diff
+
+
+def differences(tmp_path, old, new):
+    for name in ("old", "new"):
+        (tmp_path / name).unlink(missing_ok=True)
+    a, _ = build(tmp_path / "old", old)
+    b, _ = build(tmp_path / "new", new)
+    try:
+        return [(d.change, d.path, d.old_path, d.what) for d in diff(a, b)]
+    finally:
+        a.close()
+        b.close()
+
+
+def test_each_kind_of_change(tmp_path):
+    old = [Entry("empty", Kind.DIRECTORY), file("gone", b"1"),
+            file("kept", b"2"), file("mode", b"3"), file("moved", b"4"),
+           file("new-content", b"5")]  # fmt: skip
+    new = [file("added", b"6"), file("elsewhere/moved", b"4"), file("kept", b"2", mtime_ns=9), 
+           file("mode", b"3", 0o755), file("new-content", b"7")]  # fmt: skip
+    assert differences(tmp_path, old, new) == [
+        (Change.ADDED, "added", None, ""),
+        (Change.RENAMED, "elsewhere/moved", "moved", ""),
+        (Change.REMOVED, "empty", None, ""),
+        (Change.REMOVED, "gone", None, ""),
+        (Change.CHANGED, "mode", None, "mode"),
+        (Change.CHANGED, "new-content", None, "content"),
+    ]
+
+
+def test_a_file_that_became_a_directory(tmp_path):
+    found = differences(tmp_path, [file("a", b"1")], [file("a/b", b"2")])
+    assert found == [(Change.REMOVED, "a", None, ""), (Change.ADDED, "a/b", None, "")]
+
+
+names = st.sampled_from(["a", "a-", "b", "c/d", "c/e", "f"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.dictionaries(names, st.binary(max_size=1)), st.dictionaries(names, st.binary(max_size=1)))
+def test_differences_lead_from_old_to_new(tmp_path, old, new):
+    found = differences(
+        tmp_path, [file(p, old[p]) for p in sorted(old)], [file(p, new[p]) for p in sorted(new)]
+    )  # fmt: skip
+    tree = dict(old)
+    for change, path, old_path, _ in found:
+        if change is Change.REMOVED:
+            del tree[path]
+        elif change is Change.RENAMED:
+            assert old[old_path] == new[path]
+            del tree[old_path]
+    for change, path, _, _ in found:
+        if change is not Change.REMOVED:
+            tree[path] = new[path]
+    assert tree == new
+    assert len({path for _, path, _, _ in found}) == len(found)
