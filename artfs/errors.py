@@ -87,6 +87,12 @@ class TypeMismatch(InvalidInput):
     template = "{collection} already exists with type {existing!r}; cannot log a version of type {given!r} to it"
 
 
+class KindMismatch(InvalidInput):
+    """A portfolio holds links, a sequence holds versions of its own."""
+
+    template = "{collection} is a {existing}; {why}"
+
+
 class SourceChanged(InvalidInput):
     """A source file changed while it was being read for a new version."""
 
@@ -164,6 +170,24 @@ class ObjectExists(Conflict):
     template = "{key} already exists in the object store"
 
 
+class BaseOutdated(Conflict):
+    """A commit that must follow the latest version does not."""
+
+    template = "{collection} moved on to {latest} since the version being committed was begun"
+
+
+class NotCommitted(Conflict):
+    """Only committed versions can be linked, or carry aliases."""
+
+    template = "{name} is {state}, not COMMITTED"
+
+
+class RegistryFull(Conflict):
+    """The registry has no membership ids left."""
+
+    template = "the registry has given out all of its {limit} version and link ids; start a new registry"
+
+
 class PacksCondemned(Conflict):
     """Garbage collection took packs that a commit relied on; the commit must store their content again."""
 
@@ -175,6 +199,72 @@ class StoreNotOurs(Conflict):
 
     template = "the store {store} belongs to another registry ({found}, this one is {expected}); use an empty prefix"
     exit_code = 10
+
+
+# -- what a program asked of a writable mount (exit 4) ------------------------------------------------------------
+
+
+class Refused(ArtfsError):
+    """A file-system operation that POSIX, or this file system, does not allow."""
+
+    template = "{what}"
+    errno = errno.EPERM
+    exit_code = 4
+
+
+class AlreadyExists(Refused):
+    """The name is taken."""
+
+    template = "{name!r} exists"
+    errno = errno.EEXIST
+
+
+class DirectoryNotEmpty(Refused):
+    """Only an empty directory can be removed or replaced."""
+
+    template = "the directory {name!r} is not empty"
+    errno = errno.ENOTEMPTY
+
+
+class IsDirectory(Refused):
+    """A directory where something else is needed."""
+
+    template = "{name!r} is a directory"
+    errno = errno.EISDIR
+
+
+class NotDirectory(Refused):
+    """Something else where a directory is needed."""
+
+    template = "{name!r} is not a directory"
+    errno = errno.ENOTDIR
+
+
+class IntoItself(Refused):
+    """A directory cannot be moved beneath itself."""
+
+    template = "{name!r} cannot be moved into itself"
+    errno = errno.EINVAL
+
+
+class NameTooLong(Refused):
+    """A name over 255 bytes or a path over 4,096."""
+
+    template = "{name!r} is longer than {limit} bytes"
+    errno = errno.ENAMETOOLONG
+
+
+class FileTooLarge(Refused):
+    """An offset beyond what a file can have."""
+
+    template = "{name!r} would be larger than a file can be"
+    errno = errno.EFBIG
+
+
+class AreaInUse(Conflict):
+    """A staging area that another process has open."""
+
+    template = "the staging area {area} is in use by process {process}; unmount it first"
 
 
 # -- out of reach (exit 6) --------------------------------------------------------------------------------------
