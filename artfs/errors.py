@@ -81,6 +81,12 @@ class InvalidReference(InvalidInput):
     template = "cannot reference {uri}: {why}"
 
 
+class InvalidMedia(InvalidInput, TypeError):
+    """A media value that its type, or W&B's format for it, does not allow."""
+
+    template = "invalid {what}: {why}"
+
+
 class TypeMismatch(InvalidInput):
     """A collection holds one type only."""
 
@@ -104,6 +110,12 @@ class SourceUnreadable(InvalidInput):
     """A source file is missing, unreadable, a dangling link or of a kind that cannot be stored."""
 
     template = "cannot read {path}: {why}"
+
+
+class SourceMissing(SourceUnreadable, FileNotFoundError):
+    """A source file does not exist."""
+
+    errno = errno.ENOENT  # type: ignore[misc]  # OSError has it as an instance variable
 
 
 # -- not found (exit 3) -----------------------------------------------------------------------------------------
@@ -130,6 +142,12 @@ class PathNotFound(NotFound, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class EntryNotFound(PathNotFound, FileNotFoundError):
+    """No such entry in an artifact; a KeyError where one is asked for, a FileNotFoundError where one is removed."""
+
+    errno = errno.ENOENT  # type: ignore[misc]  # OSError has it as an instance variable
 
 
 class ObjectNotFound(NotFound):
@@ -300,7 +318,7 @@ class AccessDenied(ArtfsError):
 class BucketNotFound(ArtfsError):
     """The bucket or container does not exist."""
 
-    template = "the bucket of {store} does not exist; create it first"
+    template = "the object store {store} does not exist; create the bucket, or bring the directory back"
     exit_code = 6
 
 
@@ -392,6 +410,13 @@ class LocalIOError(ArtfsError):
     exit_code = 9
 
 
+def local_error(path: object, error: OSError, *, what: str = "what is to be written") -> DiskFull | LocalIOError:
+    """A fault of the operating system at ``path`` as one of ours; a full disk says that ``what`` does not fit."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull(where=path, why=f"{what} does not fit")
+    return LocalIOError(path=path, why=error.strerror or error)
+
+
 # -- configuration (exit 10) ------------------------------------------------------------------------------------
 
 
@@ -412,3 +437,47 @@ class MissingExtra(ConfigurationError, ImportError):
     """An optional package is needed."""
 
     template = "{what} needs the package {package}; run: pip install 'artfs[{extra}]'"
+
+
+# -- the Python API (exit 4) --------------------------------------------------------------------------------------
+# Sentences, names and bases as in wandb 0.31.0, ``sdk/artifacts/exceptions.py``.
+
+
+class ArtifactStatusError(ArtfsError, AttributeError):
+    """An artifact is not in the state that a method or attribute (``name``) needs."""
+
+    errno = errno.EINVAL
+    exit_code = 4
+
+    def __init__(self, message: str | None = None, /, **fields: object) -> None:
+        super().__init__(message, **fields)
+        self.name = str(fields.get("name", ""))
+
+
+class ArtifactNotLoggedError(ArtifactStatusError):
+    """A method or attribute that exists only once an artifact is logged."""
+
+    template = (
+        "'Artifact.{name}' used prior to logging artifact. "
+        "Call Artifact.wait() before accessing logged artifact properties."
+    )
+
+
+class ArtifactFinalizedError(ArtifactStatusError):
+    """A change to an artifact that was logged or finalized."""
+
+    template = "'Artifact.{name}' used on logged artifact. Can't modify finalized artifact."
+
+
+class WaitTimeoutError(ArtfsError, TimeoutError):
+    """``wait(timeout)`` ended before the artifact was logged."""
+
+    template = "{artifact} was not logged within {seconds:g} s; it goes on being logged"
+    errno = errno.ETIMEDOUT  # type: ignore[misc]  # OSError has it as an instance variable
+
+
+class NoRun(ArtfsError):
+    """A call that needs a run which is not finished."""
+
+    template = "{what} needs a run; call artfs.init() first"
+    exit_code = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,12 +52,15 @@ class CatalogBuilder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         # Written once, then published by rename: a half-written file is thrown away, so no journal and no sync.
-        self._database.executescript(
-            f"PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE;"
-            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; BEGIN; {TABLES}"
-        )
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database.executescript(
+                "PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE;"
+                f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; BEGIN; {TABLES}"
+            )
+        except sqlite3.OperationalError as error:
+            raise self._local(error) from error
         self._digest = ManifestDigest()
         self._tree_digest = TreeDigest()
         self._open = [_Open("", ROOT)]
@@ -82,7 +86,7 @@ class CatalogBuilder:
     def set_root(self, mode: int, mtime_ns: int) -> None:
         """Mode and mtime of the root directory."""
         self._flush()
-        self._database.execute("UPDATE node SET mode=?, mtime=? WHERE inode=?", (mode & 0o777, mtime_ns, ROOT))
+        self._write("UPDATE node SET mode=?, mtime=? WHERE inode=?", [(mode & 0o777, mtime_ns, ROOT)])
 
     def add(self, entry: Entry) -> int:
         """Take in the next path and return its inode; its extents name packs by key.
@@ -108,9 +112,7 @@ class CatalogBuilder:
 
     def set_pack(self, key: str, size: int, checksums: bytes) -> None:
         """Record the data size and block checksums of a pack that entries refer to."""
-        self._database.execute(
-            "INSERT OR REPLACE INTO pack VALUES (?, ?, ?, ?)", (self._pack(key), key, size, checksums)
-        )
+        self._write("INSERT OR REPLACE INTO pack VALUES (?, ?, ?, ?)", [(self._pack(key), key, size, checksums)])
 
     @property
     def packs(self) -> tuple[str, ...]:
@@ -184,21 +186,23 @@ class CatalogBuilder:
         digest: bytes | None = None
         pack = offset = None
         match entry.kind:
-            case Kind.FILE:
-                digest = md5_raw(entry.digest)
-                if sum(extent.length for extent in entry.extents) != entry.size:
-                    raise InvalidInput(f"the extents of {entry.path!r} do not add up to its size")
-                if len(entry.extents) == 1:
-                    pack, offset = self._pack(entry.extents[0].pack), entry.extents[0].offset
-                elif entry.extents:
-                    self._add_extents(inode, entry)
             case Kind.SYMLINK:
                 digest = entry.target.encode()
                 size = len(digest)
-            case _:
+            case Kind.REFERENCE:
                 assert entry.reference is not None
                 size = entry.reference.size
                 self._add_reference(inode, entry)
+            case _:
+                pass
+        if entry.kind is Kind.FILE or entry.digest:
+            digest, size = md5_raw(entry.digest), entry.size
+            if sum(extent.length for extent in entry.extents) != size:
+                raise InvalidInput(f"the extents of {entry.path!r} do not add up to its size")
+            if len(entry.extents) == 1:
+                pack, offset = self._pack(entry.extents[0].pack), entry.extents[0].offset
+            elif entry.extents:
+                self._add_extents(inode, entry)
         if entry.kind is not Kind.SYMLINK:
             self._files += 1
             self._bytes += size or 0
@@ -210,15 +214,13 @@ class CatalogBuilder:
         for extent in entry.extents:
             rows.append((inode, start, self._pack(extent.pack), extent.offset, extent.length))
             start += extent.length
-        self._database.executemany("INSERT INTO extent VALUES (?, ?, ?, ?, ?)", rows)
+        self._write("INSERT INTO extent VALUES (?, ?, ?, ?, ?)", rows)
 
     def _add_reference(self, inode: int, entry: Entry) -> None:
         reference = entry.reference
         assert reference is not None
         extra = json.dumps(dict(reference.extra), sort_keys=True) if reference.extra else None
-        self._database.execute(
-            "INSERT INTO reference VALUES (?, ?, ?, ?)", (inode, reference.uri, reference.digest, extra)
-        )
+        self._write("INSERT INTO reference VALUES (?, ?, ?, ?)", [(inode, reference.uri, reference.digest, extra)])
 
     def _pack(self, key: str) -> int:
         return self._packs.setdefault(key, len(self._packs) + 1)
@@ -238,8 +240,11 @@ class CatalogBuilder:
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
+        self._write("INSERT INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         try:
-            self._database.executemany("INSERT INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany(statement, rows)
         except sqlite3.OperationalError as error:
             raise self._local(error) from error
 

@@ -51,13 +51,14 @@ class Entry:
     """Permission bits, ``& 0o777``."""
     mtime_ns: int = 0
     size: int = 0
-    """Bytes of a file; of a reference 0 (its own size is in ``reference``)."""
+    """Bytes of a file; of a reference 0 (its own size is in ``reference``) unless it has extents."""
     digest: str = ""
-    """Of a file: base64 of its MD5."""
+    """Of a file, or of a reference whose bytes are in packs: base64 of its MD5."""
     target: str = ""
     """Of a symlink."""
     extents: tuple[Extent, ...] = ()
-    """Of a file: what it is made of, in order, ``size`` bytes together."""
+    """Of a file: what it is made of, in order, ``size`` bytes together; of a reference to a file of another version
+    likewise, and then ``size`` and ``digest`` are set too."""
     reference: Reference | None = None
 
     @property

@@ -37,6 +37,22 @@ class Node(NamedTuple):
     pack: int | None
     offset: int | None
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is a reference to bytes outside the store."""
+        return self.kind == Kind.REFERENCE and self.digest is None
+
+
+class Listed(NamedTuple):
+    """What a listing shows of a node: no more columns than it needs, since listings come by the million."""
+
+    inode: int
+    name: str
+    kind: int
+    mode: int
+    mtime_ns: int
+    size: int | None
+
 
 class Slice(NamedTuple):
     """Where a run of a file's bytes lies."""
@@ -62,6 +78,9 @@ _COLUMNS = "inode, parent, name, kind, mode, mtime, size, digest, pack, offset"
 _NODE = f"SELECT {_COLUMNS} FROM node WHERE inode=?"
 _LOOKUP = f"SELECT {_COLUMNS} FROM node WHERE parent=? AND name=?"
 _CHILDREN = f"SELECT {_COLUMNS} FROM node WHERE parent=? AND name>? ORDER BY name LIMIT {_PAGE}"
+_LISTING = (
+    f"SELECT inode, name, kind, mode, mtime, size FROM node WHERE parent=? AND name>? ORDER BY name LIMIT {_PAGE}"
+)
 _WALK = f"SELECT {_COLUMNS} FROM node WHERE inode>=? ORDER BY inode"
 _PACKS = "SELECT id, key, size, checksums FROM pack WHERE id>? ORDER BY id LIMIT 100"
 _REFERENCE = "SELECT uri, r.digest, size, extra FROM reference r JOIN node USING (inode) WHERE inode=?"
@@ -79,6 +98,7 @@ class Catalog:
         self.path = path
         self.name = name
         self._idle: deque[sqlite3.Connection] = deque()
+        self._closed = False
         connection = self._connect()
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -106,7 +126,8 @@ class Catalog:
         self._idle.append(connection)
 
     def close(self) -> None:
-        """Close the connections; a thread that is reading at this moment must be waited for first."""
+        """Close the connections; one that a thread is reading with at this moment, when it is done."""
+        self._closed = True
         while self._idle:
             self._idle.pop().close()
 
@@ -115,8 +136,11 @@ class Catalog:
         return self._one(_NODE, (inode,))
 
     def lookup(self, parent: int, name: str) -> Node | None:
-        """The row of a name in a directory."""
-        return self._one(_LOOKUP, (parent, name))
+        """The row of a name in a directory; a name that is not UTF-8 (it has surrogates) is in none."""
+        try:
+            return self._one(_LOOKUP, (parent, name))
+        except UnicodeEncodeError:
+            return None
 
     def resolve(self, path: str) -> Node | None:
         """The row of a path from the root ('' is the root itself)."""
@@ -140,15 +164,23 @@ class Catalog:
 
     def children(self, parent: int, after: int = 0) -> Iterator[Node]:
         """What a directory holds, by name, after the child with the inode ``after``, a page of rows at a time."""
-        name = ""
-        if after:
-            previous = self.node(after)
-            name = previous.name if previous is not None else ""
+        previous = self.node(after) if after else None
+        name = previous.name if previous is not None else ""
         while page := self._all(_CHILDREN, (parent, name)):
             yield from map(Node._make, page)
             if len(page) < _PAGE:
                 return
             name = page[-1][2]
+
+    def listing(self, parent: int, after: int = 0) -> Iterator[Listed]:
+        """``children``, but of each only what a listing shows."""
+        previous = self.node(after) if after else None
+        name = previous.name if previous is not None else ""
+        while page := self._all(_LISTING, (parent, name)):
+            yield from map(Listed._make, page)
+            if len(page) < _PAGE:
+                return
+            name = page[-1][1]
 
     def slices(self, node: Node, begin: int, end: int) -> list[Slice]:
         """The slices that hold the bytes ``begin`` to ``end`` of a file, whole: first and last may reach beyond."""
@@ -223,16 +255,16 @@ class Catalog:
     def _entry(self, node: Node, path: str, packs: dict[int, str]) -> Entry:
         kind = Kind(node.kind)
         common = (path, kind, node.mode, node.mtime_ns)
-        match kind:
-            case Kind.FILE:
-                extents = tuple(Extent(packs[s.pack], s.offset, s.length) for s in self.slices(node, 0, node.size or 0))
-                return Entry(*common, size=node.size or 0, digest=md5_base64(node.digest or b""), extents=extents)
-            case Kind.SYMLINK:
-                return Entry(*common, size=node.size or 0, target=(node.digest or b"").decode())
-            case Kind.REFERENCE:
-                return Entry(*common, reference=self.reference(node.inode))
-            case _:
-                return Entry(*common)
+        if kind is Kind.DIRECTORY:
+            return Entry(*common)
+        if kind is Kind.SYMLINK:
+            return Entry(*common, size=node.size or 0, target=(node.digest or b"").decode())
+        reference = self.reference(node.inode) if kind is Kind.REFERENCE else None
+        if node.remote:
+            return Entry(*common, reference=reference)
+        extents = tuple(Extent(packs[s.pack], s.offset, s.length) for s in self.slices(node, 0, node.size or 0))
+        digest = md5_base64(node.digest or b"")
+        return Entry(*common, size=node.size or 0, digest=digest, extents=extents, reference=reference)
 
     def _walk(self, first: int) -> Iterator[Node]:
         connection = self._take()
@@ -242,7 +274,7 @@ class Catalog:
         except sqlite3.DatabaseError as error:
             raise self._mapped(error) from error
         finally:
-            self._idle.append(connection)
+            self._give_back(connection)
 
     def _one(self, query: str, values: tuple[object, ...]) -> Node | None:
         rows = self._all(query, values)
@@ -255,7 +287,7 @@ class Catalog:
         except sqlite3.DatabaseError as error:
             raise self._mapped(error) from error
         finally:
-            self._idle.append(connection)
+            self._give_back(connection)
 
     def _take(self) -> sqlite3.Connection:
         # deque.pop and append are atomic: the pool needs no lock, and a lone thread always gets the same connection.
@@ -263,6 +295,12 @@ class Catalog:
             return self._idle.pop()
         except IndexError:
             return self._connect()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def _connect(self) -> sqlite3.Connection:
         try:

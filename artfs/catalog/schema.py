@@ -14,7 +14,8 @@ ROOT: Final = 1
 """Inode of the root directory, its own parent, with an empty name."""
 
 TABLES: Final = """
--- One row a path. Inodes are numbered in path order from the root's 1, each directory before what it holds, so one
+-- One row a path. A stored file is a file, or a reference to a file of another version: that one's extents are
+-- copied, so that they live on with this version and are read without the other. Inodes are numbered in path order from the root's 1, each directory before what it holds, so one
 -- version has the same inodes in every process, and a directory's rows lie close together.
 CREATE TABLE node (
     inode   INTEGER PRIMARY KEY,
@@ -24,11 +25,11 @@ CREATE TABLE node (
     mode    INTEGER NOT NULL,   -- permission bits, & 0o777
     mtime   INTEGER NOT NULL,   -- nanoseconds since the epoch
     size    INTEGER,            -- bytes of a file or reference, NULL where a reference's is unknown; link length; 0
-    digest  BLOB,               -- file: the MD5, 16 bytes; symlink: its target, UTF-8; else NULL
-    pack    INTEGER,            -- file that is one extent: its pack, and where its bytes begin in the pack's data;
-    offset  INTEGER             -- NULL for an empty file and for one that stands in table extent
+    digest  BLOB,               -- stored file: the MD5, 16 bytes; symlink: its target, UTF-8; else NULL
+    pack    INTEGER,            -- stored file that is one extent: its pack, and where its bytes begin in the pack's
+    offset  INTEGER             -- data; NULL for an empty file and for one that stands in table extent
 );
--- Files of several extents, in order. start is where the extent begins in the file.
+-- Stored files of several extents, in order. start is where the extent begins in the file.
 CREATE TABLE extent (
     inode   INTEGER NOT NULL,
     start   INTEGER NOT NULL,

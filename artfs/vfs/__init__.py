@@ -1,0 +1,16 @@
+"""What a mount looks like, knowing nothing of FUSE."""
+
+from artfs.vfs.namespace import Namespace
+from artfs.vfs.tree import ROOT_INODE, Attributes, Capacity, DirectoryEntry, Tree, WouldBlock
+from artfs.vfs.version import VersionTree
+
+__all__ = [
+    "ROOT_INODE",
+    "Attributes",
+    "Capacity",
+    "DirectoryEntry",
+    "Namespace",
+    "Tree",
+    "VersionTree",
+    "WouldBlock",
+]

@@ -279,3 +279,21 @@ def test_a_builder_that_is_left_leaves_nothing(tmp_path):
         builder.add(file("a"))
         raise RuntimeError
     assert not path.exists()
+
+
+def test_the_vectors_of_the_documentation(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "FORMATS.md").read_text()
+    trees = [
+        [],
+        [file("A.txt", b"A"), file("a.txt", b"A"), file("b.txt", b"B"), file("sub/c.bin", b"\0\0\0")],
+        [
+            file("A.txt", b"A"),
+            Entry("empty", Kind.DIRECTORY),
+            Entry("empty-not/link", Kind.SYMLINK, target="../A.txt"),
+            Entry("ref", Kind.REFERENCE, reference=Reference("s3://b/k", "etag", 7)),
+            file("run.sh", b"", 0o755),
+        ],
+    ]
+    for index, tree in enumerate(trees):
+        _, summary = build(tmp_path / str(index), tree)
+        assert f"| `{summary.digest}` | `{summary.tree_digest}` |" in text

@@ -21,7 +21,7 @@ def test_each_kind_of_change(tmp_path):
     old = [Entry("empty", Kind.DIRECTORY), file("gone", b"1"),
             file("kept", b"2"), file("mode", b"3"), file("moved", b"4"),
            file("new-content", b"5")]  # fmt: skip
-    new = [file("added", b"6"), file("elsewhere/moved", b"4"), file("kept", b"2", mtime_ns=9), 
+    new = [file("added", b"6"), file("elsewhere/moved", b"4"), file("kept", b"2", mtime_ns=9),
            file("mode", b"3", 0o755), file("new-content", b"7")]  # fmt: skip
     assert differences(tmp_path, old, new) == [
         (Change.ADDED, "added", None, ""),

@@ -1,0 +1,5 @@
+"""``python -m artfs.cli``."""
+
+from artfs.cli import main
+
+main()

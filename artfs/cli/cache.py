@@ -1,0 +1,71 @@
+"""``artfs cache``."""
+
+from __future__ import annotations
+
+import attrs
+import click
+
+from artfs.cli.output import Progress, json_option, print_json, size
+from artfs.config import load_settings
+
+
+@click.group()
+def command() -> None:
+    """Look after the cache, which all mounts and commands of a user share."""
+
+
+@command.command()
+@json_option
+def info(as_json: bool) -> None:
+    r"""Show where the cache is, what it holds and what it may hold.
+
+    \b
+    Example:
+      artfs cache info
+    """
+    from artfs.versions.repository import Repository
+
+    settings = load_settings()
+    with Repository(settings) as repository:
+        facts = attrs.asdict(repository.cache.info())
+    if as_json:
+        print_json({"directory": str(settings.cache_dir), **facts})
+        return
+    click.echo(f"directory  {settings.cache_dir}")
+    for key, value in facts.items():
+        shown = size(value) if key in {"size", "limit", "free", "disk_free", "parts_size", "catalogs_size"} else value
+        click.echo(f"{key:<10} {shown}")
+
+
+@command.command()
+@click.argument("name")
+@click.option("--paths", default="*", metavar="GLOB", help="Only paths that match.")
+def warm(name: str, paths: str) -> None:
+    r"""Fetch a version into the cache, so that reading it needs no network.
+
+    \b
+    Example:
+      artfs cache warm acme/vision/mnist:v3 --paths 'train/*'
+    """
+    from artfs.versions.repository import Repository
+    from artfs.versions.warm import warm as warm_version
+
+    with Repository(load_settings()) as repository, Progress("warmed") as progress:
+        version = repository.resolve(repository.parse(name)).version
+        warm_version(repository, repository.catalog(version), pattern=paths, progress=progress)
+    click.echo(f"{version.name} is in the cache")
+
+
+@command.command()
+def clean() -> None:
+    r"""Empty the cache. Mounts go on, and fetch again what they read.
+
+    \b
+    Example:
+      artfs cache clean
+    """
+    from artfs.versions.repository import Repository
+
+    with Repository(load_settings()) as repository:
+        freed = repository.cache.clean()
+    click.echo(f"freed {size(freed)}")

@@ -1,0 +1,104 @@
+"""``artfs info``."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from artfs.cli.output import json_option, moment, print_json, size
+from artfs.config import Settings, load_settings
+from artfs.errors import NotFound, local_error
+
+if TYPE_CHECKING:
+    from artfs.fuse import Mount
+
+_STATISTICS = "user.artfs.statistics"
+
+
+@click.command()
+@click.argument("name")
+@json_option
+def command(name: str, as_json: bool) -> None:
+    r"""Show what is known of a version; or, given the directory of a mount, of that mount and what it has done.
+
+    \b
+    Examples:
+      artfs info acme/vision/mnist:v3
+      artfs info ~/mnist
+    """
+    settings = load_settings()
+    mount = _find_mount(settings, name)
+    facts = _version(settings, name) if mount is None else _mount(mount)
+    if as_json:
+        print_json(facts)
+        return
+    _show(facts)
+
+
+def _show(facts: dict[str, Any], indent: str = "") -> None:
+    width = max((len(key) for key in facts), default=0)
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            click.echo(f"{indent}{key}:")
+            _show(value, indent + "  ")
+        elif isinstance(value, list):
+            shown = ", ".join(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)
+            click.echo(f"{indent}{key:<{width}}  {shown}")
+        elif value is not None:
+            click.echo(f"{indent}{key:<{width}}  {value}")
+
+
+def _version(settings: Settings, name: str) -> dict[str, Any]:
+    from artfs.versions.repository import Repository
+
+    with Repository(settings) as repository:
+        resolved = repository.resolve(repository.parse(name))
+    version = resolved.version
+    facts: dict[str, Any] = {
+        "name": str(version.name),
+        "source": str(version.source_name) if version.is_link else None,
+        "type": version.type,
+        "state": str(version.state),
+        "id": version.id,
+        "digest": version.digest,
+        "tree_digest": version.tree_digest,
+        "files": version.file_count,
+        "size": size(version.size),
+        "stored": None if version.stored_bytes is None else size(version.stored_bytes),
+        "aliases": list(version.aliases),
+        "tags": list(version.tags),
+        "created": moment(version.created_at),
+        "expires_after": None if version.ttl_seconds is None else f"{version.ttl_seconds / 86400:g} days",
+        "base": version.base_id,
+        "description": version.description,
+        "metadata": dict(version.metadata),
+    }
+    if resolved.age:
+        facts["as_of"] = f"{resolved.age:.0f} s ago: the registry is out of reach"
+    return facts
+
+
+def _find_mount(settings: Settings, name: str) -> Mount | None:
+    """The mount on the directory ``name``, None if that is rather a version's name."""
+    from artfs.fuse import mounts
+    from artfs.fuse.mountpoint import canonical
+
+    mountpoint = canonical(name)
+    found = next((mount for mount in mounts(settings.runtime_dir) if mount.mountpoint == mountpoint), None)
+    if found is None and name.startswith(("/", "./", "../")):
+        raise NotFound(f"{name} is not an artfs mount")
+    return found
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    facts = attrs.asdict(mount)
+    if not mount.stale:
+        try:
+            facts["statistics"] = json.loads(os.getxattr(mount.mountpoint, _STATISTICS))
+        except OSError as error:
+            raise local_error(mount.mountpoint, error) from error
+    return facts

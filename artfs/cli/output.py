@@ -1,0 +1,101 @@
+"""How commands print: sizes, times, JSON, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import click
+
+_EVERY_TERMINAL: Final = 0.1
+_EVERY_PLAIN: Final = 5.0
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def json_option(function: _F) -> _F:
+    """The option ``--json`` of every command that prints data."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+def size(count: float | None) -> str:
+    """Bytes for people, in powers of 1024."""
+    if count is None:
+        return "?"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def moment(when: datetime) -> str:
+    """A time for people, in the local zone."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def table(rows: Iterable[Sequence[str]]) -> None:
+    """Columns, each as wide as its widest cell, the last as it comes."""
+    lines = list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)][:-1]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
+        click.echo("  ".join([*cells, line[-1]]))
+
+
+class Progress:
+    """Files and bytes as they go by: a line that renews itself on a terminal, a line every 5 s elsewhere.
+
+    Called from any thread; on standard error, so that standard output stays clean.
+    """
+
+    def __init__(self, verb: str, total: int | None = None) -> None:
+        self._verb = verb
+        self._total = total
+        self._files = 0
+        self._bytes = 0
+        self._began = self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._lock = threading.Lock()
+
+    def __call__(self, files: int, count: int) -> None:
+        """Take note of ``files`` more files and ``count`` more bytes."""
+        with self._lock:
+            self._files += files
+            self._bytes += count
+            now = time.monotonic()
+            if now - self._shown >= (_EVERY_TERMINAL if self._terminal else _EVERY_PLAIN):
+                self._shown = now
+                self._show(now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._terminal:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+    def _show(self, now: float) -> None:
+        rate = self._bytes / max(now - self._began, 0.001)
+        part = f" ({100 * self._bytes // self._total} %)" if self._total else ""
+        line = f"{self._verb} {self._files} files, {size(self._bytes)}{part}, {size(rate)}/s"
+        click.echo(f"\r\x1b[K{line}" if self._terminal else line, nl=not self._terminal, err=True)

@@ -1,0 +1,27 @@
+"""``artfs umount``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from artfs.config import load_settings
+
+
+@click.command()
+@click.argument("directories", nargs=-1, required=True, metavar="DIR...")
+@click.option("--lazy", is_flag=True, help="Detach a mount that is in use; it ends when its last user does.")
+@click.option("--wait", default=60.0, show_default=True, metavar="SECONDS", help="How long to wait for its process.")
+def command(directories: tuple[str, ...], lazy: bool, wait: float) -> None:
+    r"""End mounts, also one whose process was killed ("Transport endpoint is not connected").
+
+    \b
+    Example:
+      artfs umount ~/mnist
+    """
+    from artfs.fuse import unmount
+
+    settings = load_settings()
+    for directory in directories:
+        unmount(directory, runtime_dir=settings.runtime_dir, deadline=time.monotonic() + wait, lazy=lazy)

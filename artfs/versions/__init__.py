@@ -1,0 +1,1 @@
+"""Operations on whole versions: log, open, read, download, verify, compare, warm."""

@@ -1,0 +1,241 @@
+"""Copying a version's files into a directory, through the cache: all of it, part of it, or exactly it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Final
+
+import attrs
+
+from artfs.cache import Cache
+from artfs.catalog import Catalog, Entry, Kind, Node
+from artfs.catalog.layout import NEIGHBOURHOOD
+from artfs.errors import ArtfsError, LocalIOError, ReferenceMissing, ReferenceUnsupported, VerificationFailed
+from artfs.versions.ingest import Progress
+from artfs.versions.repository import Repository
+from artfs.versions.write import Target
+
+log = logging.getLogger(__name__)
+
+_THREADS: Final = 8
+_WAITING: Final = 64
+"""Files handed to the threads before the first of them is done."""
+
+
+@attrs.frozen
+class Downloaded:
+    """The outcome."""
+
+    written: int
+    """Files and links written."""
+    kept: int
+    """Files that were there already, with the right content."""
+    missing: tuple[str, ...]
+    """References that could not be read, where that was allowed."""
+
+
+def download(
+    repository: Repository,
+    catalog: Catalog,
+    root: str,
+    *,
+    prefix: str = "",
+    path: str | None = None,
+    allow_missing_references: bool = False,
+    cache: Cache | None = None,
+    progress: Progress = lambda _files, _size: None,
+) -> Downloaded:
+    """Copy what starts with ``prefix`` (all by default), or only ``path``, below ``root``.
+
+    Other files there are left alone; a file with the right content is not written again. No symbolic link on the way
+    is followed. A reference that cannot be read fails the download after everything else has been copied, or is told
+    in the result where that is allowed. ``cache`` takes the place of the repository's.
+    """
+    target = Target(root)
+    wanted = (entry for entry in catalog.leaves(path or "") if entry.path.startswith(prefix))
+    try:
+        return _Download(repository, catalog, target, cache, progress).run(wanted, allow_missing_references)
+    finally:
+        target.close()
+
+
+class _Download:
+    def __init__(
+        self, repository: Repository, catalog: Catalog, target: Target, cache: Cache | None, progress: Progress
+    ) -> None:
+        self._catalog = catalog
+        self._target = target
+        self._progress = progress
+        self._reader = repository.reader(catalog, cache)
+        self._patience = repository.settings.read_deadline
+
+    def run(self, wanted: Iterable[Entry], allow_missing: bool) -> Downloaded:
+        written = kept = 0
+        missing: list[tuple[str, ArtfsError]] = []
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="artfs-download") as pool:
+            try:
+                waiting: set[Future[bool]] = set()
+                names: dict[Future[bool], str] = {}
+                for entry in wanted:
+                    future = pool.submit(self._copy, entry)
+                    waiting.add(future)
+                    names[future] = entry.path
+                    if len(waiting) >= _WAITING:
+                        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                        written, kept = self._settle(done, names, missing, written, kept)
+                written, kept = self._settle(waiting, names, missing, written, kept)
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for path, error in missing:
+            log.warning("%s: %s", path, error)
+        if missing and not allow_missing:
+            raise missing[0][1]
+        return Downloaded(written, kept, tuple(path for path, _ in missing))
+
+    @staticmethod
+    def _settle(
+        done: set[Future[bool]],
+        names: dict[Future[bool], str],
+        missing: list[tuple[str, ArtfsError]],
+        written: int,
+        kept: int,
+    ) -> tuple[int, int]:
+        for future in done:
+            path = names.pop(future)
+            try:
+                wrote = future.result()
+            except (ReferenceMissing, ReferenceUnsupported) as error:
+                missing.append((path, error))
+                continue
+            written += wrote
+            kept += not wrote
+        return written, kept
+
+    def _copy(self, entry: Entry) -> bool:
+        """Whether something had to be written."""
+        here = self._target.stat(entry.path)
+        match entry.kind:
+            case Kind.DIRECTORY:
+                if here is None or not stat.S_ISDIR(here.st_mode):
+                    self._target.directory(entry.path, entry.mode)
+                return False
+            case Kind.SYMLINK:
+                if (
+                    here is not None
+                    and stat.S_ISLNK(here.st_mode)
+                    and self._target.readlink(entry.path) == entry.target
+                ):
+                    return False
+                self._target.symlink(entry.path, entry.target)
+                return True
+        node = self._catalog.resolve(entry.path)
+        assert node is not None
+        if here is not None and self._is_right(entry, node, here):
+            self._progress(1, here.st_size)
+            return False
+        self._target.write(entry.path, self._chunks(node), entry.mode, entry.mtime_ns)
+        self._progress(1, 0)
+        return True
+
+    def _is_right(self, entry: Entry, node: Node, here: os.stat_result) -> bool:
+        """Whether the file that is there has the content. A reference's digest says nothing of its bytes: compare."""
+        if not stat.S_ISREG(here.st_mode) or here.st_mode & 0o777 != entry.mode:
+            return False
+        if entry.digest:
+            return here.st_size == entry.size and self._target.md5(entry.path) == entry.digest
+        return here.st_size == node.size and here.st_mtime_ns == entry.mtime_ns != 0
+
+    def _chunks(self, node: Node) -> Iterator[bytes | memoryview]:
+        offset = 0
+        while data := self._reader.read(node, offset, NEIGHBOURHOOD, time.monotonic() + self._patience):
+            yield data
+            offset += len(data)
+            self._progress(0, len(data))
+
+
+def checkout(
+    repository: Repository, catalog: Catalog, root: str, *, progress: Progress = lambda _files, _size: None
+) -> Downloaded:
+    """Make ``root`` hold exactly the version: delete every file that is not in it, and download the rest.
+
+    Directories that are left empty go too, unless the version has them. Deleting comes first, as in W&B: a stranger
+    may be in the way of a directory.
+    """
+    target = Target(root)
+    try:
+        for path in strangers(catalog, target.root):
+            target.remove(path)
+        for directory, _, _ in os.walk(target.root, topdown=False):
+            path = os.path.relpath(directory, target.root)
+            if path != "." and not _is_directory(catalog, path):
+                target.remove_directory(path)
+    finally:
+        target.close()
+    return download(repository, catalog, root, progress=progress)
+
+
+def verify(catalog: Catalog, root: str, *, progress: Progress = lambda _files, _size: None) -> None:
+    """Compare a directory with the version; raises VerificationFailed that names every file that differs.
+
+    References to bytes outside the store are not verified: their digests are not digests of their bytes.
+    """
+    if not os.path.isdir(root):
+        raise VerificationFailed(root=root, name=catalog.name, problems="it is no directory")
+    target = Target(root)
+    try:
+        problems = [*_wrong(catalog, target, progress), *(f"unexpected {p}" for p in strangers(catalog, target.root))]
+    finally:
+        target.close()
+    if problems:
+        raise VerificationFailed(root=root, name=catalog.name, problems="; ".join(problems))
+
+
+def _wrong(catalog: Catalog, target: Target, progress: Progress) -> Iterator[str]:
+    for entry in catalog.leaves():
+        here = target.stat(entry.path)
+        if here is None and entry.reference is not None and not entry.digest:
+            continue  # W&B does not look at references either
+        if here is None:
+            yield f"missing {entry.path}"
+            continue
+        try:
+            if not _is_same(entry, target, here):
+                yield f"different {entry.path}"
+        except LocalIOError as error:
+            yield f"unreadable {entry.path} ({error.fields['why']})"
+        progress(1, entry.size)
+
+
+def _is_same(entry: Entry, target: Target, here: os.stat_result) -> bool:
+    match entry.kind:
+        case Kind.FILE | Kind.REFERENCE if entry.digest:
+            same_size = stat.S_ISREG(here.st_mode) and here.st_size == entry.size
+            return same_size and target.md5(entry.path) == entry.digest
+        case Kind.SYMLINK:
+            return stat.S_ISLNK(here.st_mode) and target.readlink(entry.path) == entry.target
+        case Kind.DIRECTORY:
+            return stat.S_ISDIR(here.st_mode)
+        case _:
+            return stat.S_ISREG(here.st_mode)
+
+
+def strangers(catalog: Catalog, root: str) -> Iterator[str]:
+    """The files and links below ``root`` that the version does not have, by path."""
+    for directory, directories, files in os.walk(root):
+        directories.sort()
+        links = [name for name in directories if os.path.islink(os.path.join(directory, name))]
+        for name in sorted([*files, *links]):
+            path = os.path.relpath(os.path.join(directory, name), root)
+            node = catalog.resolve(path)
+            if node is None or node.kind == Kind.DIRECTORY:
+                yield path
+
+
+def _is_directory(catalog: Catalog, path: str) -> bool:
+    node = catalog.resolve(path)
+    return node is not None and node.kind == Kind.DIRECTORY

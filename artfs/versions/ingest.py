@@ -1,0 +1,210 @@
+"""From source files to catalog entries: hash what may have changed, store what is new.
+
+Files are hashed by a few threads ahead of the one that packs them, in path order, so that packs and catalog come out
+in that order. The data of small files waits in memory between the two, at most ``_AHEAD`` batches of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import attrs
+
+from artfs.catalog import Entry, Extent, Kind
+from artfs.catalog.layout import PACK_DATA
+from artfs.digests import md5_base64, sha256
+from artfs.errors import SourceChanged, SourceUnreadable
+from artfs.versions.hashes import Hashed, Hashes
+from artfs.versions.scan import SourceFile
+
+_BATCH_BYTES = 8 << 20
+_BATCH_FILES = 256
+_WORKERS = 4
+_AHEAD = 6
+_CHUNK = 4 << 20
+"""Bytes of a large file read at a time: MD5 and SHA-256 release the GIL, so two threads hash while a third reads."""
+
+Progress = Callable[[int, int], None]
+"""Told the files and the bytes that were taken in since it was last called."""
+
+
+class Packs(Protocol):
+    """Where extents go: the uploader of one version, with what the registry knows."""
+
+    def claim(self, sha256s: Iterable[bytes]) -> dict[bytes, Extent]:
+        """Those extents that are stored already, pinned for this version."""
+
+    def add(self, digest: bytes, data: bytes | bytearray | memoryview) -> Extent:
+        """Store an extent; ``data`` must not change afterwards."""
+
+
+@attrs.frozen
+class _Read:
+    """A small file as a worker has left it."""
+
+    file: SourceFile
+    hashed: Hashed
+    data: bytes | None
+    """None where the memory of hashes had the file, so that it was not read."""
+
+
+def ingest(files: Iterable[SourceFile | Entry], packs: Packs, hashes: Hashes, progress: Progress) -> Iterator[Entry]:
+    """The catalog entries of ``files``, in their order, with every byte stored or on its way to the store.
+
+    An ``Entry`` among them passes through as it is. Raises SourceChanged, SourceUnreadable, and what storing raises.
+    """
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="artfs-hash") as pool:
+        try:
+            waiting: deque[Future[list[_Read | SourceFile | Entry]]] = deque()
+            for batch in _batches(files):
+                waiting.append(pool.submit(_read_batch, batch, hashes))
+                if len(waiting) > _AHEAD:
+                    yield from _store(waiting.popleft().result(), packs, hashes, pool, progress)
+            while waiting:
+                yield from _store(waiting.popleft().result(), packs, hashes, pool, progress)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            hashes.flush()
+
+
+def _batches(files: Iterable[SourceFile | Entry]) -> Iterator[list[SourceFile | Entry]]:
+    batch: list[SourceFile | Entry] = []
+    size = 0
+    for file in files:
+        batch.append(file)
+        size += file.size if isinstance(file, SourceFile) and file.size <= PACK_DATA else 0
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _read_batch(batch: list[SourceFile | Entry], hashes: Hashes) -> list[_Read | SourceFile | Entry]:
+    """Hash the small files of a batch; what is no file, or too large for memory, passes through as it is."""
+    return [
+        _read(file, hashes)
+        if isinstance(file, SourceFile) and file.kind is Kind.FILE and file.size <= PACK_DATA
+        else file
+        for file in batch
+    ]
+
+
+def _read(file: SourceFile, hashes: Hashes) -> _Read:
+    known = hashes.get(file)
+    if known is not None:
+        return _Read(file, known, None)
+    data = read_source(file)
+    md5 = hashlib.md5(data, usedforsecurity=False).digest()
+    hashed = Hashed(md5, (sha256(data),) if data else ())
+    hashes.put(file, hashed)
+    return _Read(file, hashed, data)
+
+
+def read_source(file: SourceFile) -> bytes:
+    """The whole of a small file; raises SourceChanged if it is not what stat said."""
+    descriptor = _open(file)
+    try:
+        data = os.read(descriptor, file.size + 1)
+        while len(data) < file.size and (more := os.read(descriptor, file.size + 1 - len(data))):
+            data += more
+        _check_unchanged(file, descriptor, len(data))
+    except OSError as error:
+        raise SourceUnreadable(path=file.source, why=error.strerror) from error
+    finally:
+        os.close(descriptor)
+    return data
+
+
+def _store(
+    batch: list[_Read | SourceFile | Entry], packs: Packs, hashes: Hashes, pool: ThreadPoolExecutor, progress: Progress
+) -> Iterator[Entry]:
+    digests = {digest for item in batch if isinstance(item, _Read) for digest in item.hashed.extents}
+    stored = packs.claim(digests) if digests else {}
+    for item in batch:
+        if isinstance(item, _Read):
+            yield _store_small(item, packs, stored)
+            progress(1, item.file.size)
+        elif isinstance(item, Entry):
+            yield item
+            progress(1, 0)
+        elif item.kind is Kind.FILE:
+            yield _store_large(item, packs, hashes, pool, progress)
+        else:
+            yield Entry(item.path, item.kind, item.mode, item.mtime_ns, item.size, target=item.target)
+
+
+def _store_small(item: _Read, packs: Packs, stored: dict[bytes, Extent]) -> Entry:
+    file = item.file
+    for digest in item.hashed.extents:
+        if digest not in stored:
+            data = item.data
+            if data is None:  # known by its hash, but what was stored then is gone from the store
+                data = read_source(file)
+                if sha256(data) != digest:
+                    raise SourceChanged(path=file.source)
+            stored[digest] = packs.add(digest, data)
+    return _entry(file, item.hashed.md5, tuple(stored[digest] for digest in item.hashed.extents))
+
+
+def _store_large(file: SourceFile, packs: Packs, hashes: Hashes, pool: ThreadPoolExecutor, progress: Progress) -> Entry:
+    known = hashes.get(file)
+    if known is not None:
+        stored = packs.claim(known.extents)
+        if all(digest in stored for digest in known.extents):
+            progress(1, file.size)
+            return _entry(file, known.md5, tuple(stored[digest] for digest in known.extents))
+    extents: list[Extent] = []
+    digests: list[bytes] = []
+    md5 = hashlib.md5(usedforsecurity=False)
+    descriptor = _open(file)
+    try:
+        total = 0
+        while data := _read_extent(descriptor):
+            # The two hashes run at the same time; MD5, the slower one, here.
+            digest_soon = pool.submit(sha256, data)
+            md5.update(data)
+            digest = digest_soon.result()
+            extents.append(packs.claim([digest]).get(digest) or packs.add(digest, data))
+            digests.append(digest)
+            total += len(data)
+            progress(0, len(data))
+        _check_unchanged(file, descriptor, total)
+    except OSError as error:
+        raise SourceUnreadable(path=file.source, why=error.strerror) from error
+    finally:
+        os.close(descriptor)
+    hashes.put(file, Hashed(md5.digest(), tuple(digests)))
+    progress(1, 0)
+    return _entry(file, md5.digest(), tuple(extents))
+
+
+def _read_extent(descriptor: int) -> memoryview:
+    data = memoryview(bytearray(PACK_DATA))
+    filled = 0
+    while filled < PACK_DATA and (count := os.readv(descriptor, [data[filled : filled + _CHUNK]])):
+        filled += count
+    return data[:filled]
+
+
+def _entry(file: SourceFile, md5: bytes, extents: tuple[Extent, ...]) -> Entry:
+    return Entry(file.path, Kind.FILE, file.mode, file.mtime_ns, file.size, md5_base64(md5), extents=extents)
+
+
+def _open(file: SourceFile) -> int:
+    try:
+        return os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise SourceUnreadable(path=file.source, why=error.strerror) from error
+
+
+def _check_unchanged(file: SourceFile, descriptor: int, length: int) -> None:
+    status = os.fstat(descriptor)
+    identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
+    if (status.st_size, status.st_mtime_ns, identity, length) != (file.size, file.mtime_ns, file.identity, file.size):
+        raise SourceChanged(path=file.source)

@@ -1,0 +1,143 @@
+"""Logging a file or directory as a new version of a collection."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from artfs.errors import InvalidMetadata, PacksCondemned, SourceUnreadable
+from artfs.names import CollectionName, check_alias, check_tag, check_type
+from artfs.registry import INHERIT, Ttl
+from artfs.versions.ingest import Progress, ingest
+from artfs.versions.publication import Publication, Published
+from artfs.versions.repository import Repository
+from artfs.versions.scan import Symlinks, scan
+
+log = logging.getLogger(__name__)
+
+METADATA_KEYS: Final = 100
+"""Most top-level keys of a version's metadata (W&B's limit)."""
+_RETRIES: Final = 2
+
+
+@attrs.frozen
+class Labels:
+    """What goes with the content of a new version; checked when it is made."""
+
+    aliases: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    description: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    ttl: Ttl = INHERIT
+
+    def __attrs_post_init__(self) -> None:
+        for alias in self.aliases:
+            check_alias(alias)
+        for tag in self.tags:
+            check_tag(tag)
+
+
+def log_path(
+    repository: Repository,
+    source: str | os.PathLike[str],
+    collection: CollectionName,
+    type_: str,
+    *,
+    labels: Labels = Labels(),
+    symlinks: Symlinks = Symlinks.KEEP,
+    exclude: Sequence[str] = (),
+    progress: Progress = lambda _files, _size: None,
+) -> Published:
+    """Log everything in ``source`` as the next version of ``collection``.
+
+    Content that a version of the collection has already makes no new version: its aliases move there. Raises
+    TypeMismatch, SourceUnreadable, SourceChanged, InvalidPath, and what the store and the registry raise; then nothing
+    is visible, and what reached the store is found by the next try.
+    """
+    check_type(type_)
+    for _ in range(_RETRIES):
+        try:
+            return _log_once(repository, source, collection, type_, labels, symlinks, exclude, progress)
+        except PacksCondemned as error:
+            # The version was abandoned, as after hours of sleep, and garbage collection took what it had claimed.
+            log.info("%s", error)
+    return _log_once(repository, source, collection, type_, labels, symlinks, exclude, progress)
+
+
+def _log_once(
+    repository: Repository,
+    source: str | os.PathLike[str],
+    collection: CollectionName,
+    type_: str,
+    labels: Labels,
+    symlinks: Symlinks,
+    exclude: Iterable[str],
+    progress: Progress,
+) -> Published:
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        raise SourceUnreadable(path=os.fspath(source), why=error.strerror) from error
+    with Publication(repository, collection, type_, origin="log") as publication:
+        if stat.S_ISDIR(status.st_mode):
+            publication.set_root(stat.S_IMODE(status.st_mode), status.st_mtime_ns)
+        files = scan(os.path.abspath(source), symlinks=symlinks, exclude=exclude)
+        for entry in ingest(files, publication.packs, repository.hashes, progress):
+            publication.add(entry)
+        return publication.commit(
+            aliases=labels.aliases,
+            tags=labels.tags,
+            description=labels.description,
+            metadata=labels.metadata,
+            ttl=labels.ttl,
+        )
+
+
+def check_metadata(metadata: object) -> dict[str, Any]:
+    """Metadata as it is kept: a JSON object (or the text of one) of at most 100 top-level keys.
+
+    As W&B does, NaN becomes null, sets and tuples become lists, and infinities are refused. Raises InvalidMetadata,
+    and TypeError for what is no mapping.
+    """
+    if metadata is None:
+        return {}
+    if isinstance(metadata, str):
+        try:
+            metadata = json.loads(metadata)
+        except (ValueError, RecursionError) as error:
+            raise InvalidMetadata(why=f"it is not JSON: {error}") from error
+        if not isinstance(metadata, dict):
+            raise InvalidMetadata(why='it is JSON, but no object: write {"key": value}')
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a dict, not {type(metadata).__name__}")
+    if len(metadata) > METADATA_KEYS:
+        raise InvalidMetadata(why=f"it has {len(metadata)} keys, at most {METADATA_KEYS} are allowed")
+    try:
+        plain = {str(key): _plain(value) for key, value in metadata.items()}
+        json.dumps(plain, allow_nan=False)
+    except InvalidMetadata:  # is a ValueError, too
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMetadata(why=str(error)) from error
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case float() if math.isnan(value):
+            return None
+        case float() if math.isinf(value):
+            raise InvalidMetadata(why="infinity cannot be stored")
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(item) for item in value]
+        case _:
+            return value

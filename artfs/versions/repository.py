@@ -1,0 +1,193 @@
+"""Registry, store, cache and references of one configuration, each opened when it is first needed.
+
+Nothing is opened before a fork: SQLite connections, obstore's runtime and file locks do not survive one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import attrs
+import zstandard
+
+from artfs.cache import Cache
+from artfs.catalog import Catalog
+from artfs.config import Settings
+from artfs.errors import CorruptCatalog, RegistryUnavailable, VersionNotFound
+from artfs.names import VersionName, parse_version_name
+from artfs.references import References
+from artfs.registry import Registry, VersionRow
+from artfs.store import ObjectStore, claim_store, open_store
+from artfs.versions.content import ContentReader
+from artfs.versions.hashes import Hashes
+from artfs.versions.remembered import RememberedNames
+
+log = logging.getLogger(__name__)
+
+_Part = TypeVar("_Part")
+
+_CATALOG_DEADLINE = 600.0
+"""Seconds for one catalog to arrive: 26 MB a million entries."""
+
+
+@attrs.frozen
+class Resolved:
+    """What a name led to."""
+
+    version: VersionRow
+    age: float
+    """Seconds since the registry said so: 0 when it did just now, more when it is out of reach."""
+
+
+class Repository:
+    """The parts that one set of settings names. A context manager; thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._opening = threading.Lock()
+        self._parts: dict[str, Any] = {}
+        self._remembered = RememberedNames(settings.cache_dir / "names.db", settings.registry_url)
+        self._claimed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def registry(self) -> Registry:
+        """The registry; raises RegistryUnavailable, SchemaMismatch."""
+        return self._part("registry", lambda settings: Registry.open(settings.registry_url))
+
+    @property
+    def store(self) -> ObjectStore:
+        """The object store; does not talk to it yet."""
+        return self._part(
+            "store",
+            lambda settings: open_store(
+                settings.store_url, endpoint=settings.store_endpoint, request_timeout=settings.request_timeout
+            ),
+        )
+
+    @property
+    def cache(self) -> Cache:
+        """The cache that all of a user's processes share."""
+        return self._part(
+            "cache",
+            lambda settings: Cache(settings.cache_dir, limit=settings.cache_limit, free=settings.cache_free),
+        )
+
+    @property
+    def references(self) -> References:
+        """Readers of bytes that live elsewhere."""
+        return self._part(
+            "references",
+            lambda settings: References(
+                settings.cache_dir / "references",
+                allow_file=settings.embedded if settings.file_references is None else settings.file_references,
+                request_timeout=settings.request_timeout,
+            ),
+        )
+
+    @property
+    def hashes(self) -> Hashes:
+        """What source files hashed to when they were last logged."""
+        return self._part("hashes", lambda settings: Hashes(settings.cache_dir / "hashes.db"))
+
+    def _part(self, name: str, make: Callable[[Settings], _Part]) -> _Part:
+        with self._opening:
+            if name not in self._parts:
+                self._parts[name] = make(self.settings)
+            part: _Part = self._parts[name]
+            return part
+
+    def writable_store(self) -> ObjectStore:
+        """The store, after making sure that it is this registry's; raises StoreNotOurs."""
+        if not self._claimed:
+            claim_store(self.store, self.registry.id, deadline=time.monotonic() + self.settings.read_deadline)
+            self._claimed = True
+        return self.store
+
+    def parse(self, name: str) -> VersionName:
+        """A version's name as a user writes it, completed from the settings; raises InvalidName."""
+        return parse_version_name(name, entity=self.settings.entity, project=self.settings.project)
+
+    def resolve(self, name: VersionName) -> Resolved:
+        """What ``name`` is now, or, while the registry is out of reach, what it was when it last answered.
+
+        Raises VersionNotFound, and RegistryUnavailable where nothing is remembered.
+        """
+        try:
+            version = self.registry.resolve(name)
+        except RegistryUnavailable as error:
+            remembered = self._remembered.get(name)
+            if remembered is None:
+                raise
+            log.warning("%s; %s is what it was %.0f s ago", error, name, remembered.age)
+            return Resolved(remembered.version, remembered.age)
+        self._remembered.put(name, version)
+        return Resolved(version, 0.0)
+
+    def catalog(self, version: VersionRow) -> Catalog:
+        """The catalog of a version, fetched into the cache if need be; the caller closes it.
+
+        Raises CorruptCatalog, VersionNotFound for a version that is still being written, and what the store raises.
+        """
+        if version.catalog_sha256 is None:
+            raise VersionNotFound(name=str(version.name), hint=": it is still being written")
+        path = self.cache.catalog(version.catalog_sha256, lambda path: self._fetch_catalog(version, path))
+        try:
+            return Catalog(path, str(version.name))
+        except CorruptCatalog as error:
+            log.warning("%s; fetching it again", error)
+            path.unlink(missing_ok=True)
+        path = self.cache.catalog(version.catalog_sha256, lambda path: self._fetch_catalog(version, path))
+        return Catalog(path, str(version.name))
+
+    def reader(self, catalog: Catalog, cache: Cache | None = None) -> ContentReader:
+        """What reads the files of a version, through ``cache`` (the one that all share)."""
+        return ContentReader(catalog, cache or self.cache, self.store, self.references)
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of what has been opened so far, by part."""
+        parts = ("registry", "store", "cache", "references")
+        return {name: attrs.asdict(self._parts[name].statistics()) for name in parts if name in self._parts}
+
+    def close(self) -> None:
+        """Close what was opened."""
+        with self._opening:
+            self._parts.pop("store", None)  # has nothing to close
+            for name in ("cache", "references", "hashes", "registry"):
+                part = self._parts.pop(name, None)
+                if part is not None:
+                    part.close()
+
+    def _fetch_catalog(self, version: VersionRow, path: Path) -> None:
+        assert version.catalog_key is not None
+        assert version.catalog_sha256 is not None
+        fetch_catalog(self.store, version.catalog_key, version.catalog_sha256, path)
+
+
+def fetch_catalog(store: ObjectStore, key: str, expected_sha256: str, path: Path) -> None:
+    """Write a catalog of the store to ``path``, uncompressed; raises CorruptCatalog if it is not what was logged."""
+    packed = store.get(key, deadline=time.monotonic() + _CATALOG_DEADLINE)
+    sha256 = hashlib.sha256()
+    try:
+        with path.open("wb") as file:
+            for chunk in zstandard.ZstdDecompressor().read_to_iter(packed):
+                sha256.update(chunk)
+                file.write(chunk)
+    except zstandard.ZstdError as error:
+        raise CorruptCatalog(name=key, why=f"it cannot be decompressed ({error})") from error
+    if sha256.hexdigest() != expected_sha256:
+        raise CorruptCatalog(name=key, why="it is not what was logged")

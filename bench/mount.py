@@ -1,0 +1,275 @@
+"""A read-only mount beside rclone's, from one S3 server on loopback: `python bench/mount.py`.
+
+10,000 files of 100 KB and one of 1 GiB; cold (from the server), from the disk cache, from the page cache. Then
+logging beside boto3, and a version of 1,000,000 entries. Needs root (to empty the page cache), the packages of the
+extra `bench`, and about 8 GB of disk. The order of the contenders changes from round to round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness import (
+    MIB,
+    Results,
+    anonymous_memory,
+    drop_caches,
+    make_files,
+    make_large,
+    read_files,
+    read_sequentially,
+    timed,
+    unmount,
+    wait_for,
+)
+from servers.seaweed import SeaweedServer, seaweed_server
+
+
+class Artfs:
+    """The contender."""
+
+    name = "artfs"
+
+    def __init__(self, scratch: Path, server: SeaweedServer) -> None:
+        self.home = scratch / "artfs"
+        self.environment = os.environ | server.environment() | {"ARTFS_HOME": str(self.home), "ARTFS_ENTITY": "bench"}
+        self.mountpoint = scratch / "artfs-mount"
+        self.mountpoint.mkdir()
+        self.run("init", f"s3://{server.make_bucket()}/store")
+
+    def run(self, *arguments: str | Path) -> str:
+        command = [sys.executable, "-m", "artfs.cli", *map(str, arguments)]
+        return subprocess.run(command, env=self.environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def mount(self, name: str) -> Path:
+        self.run("mount", name, self.mountpoint)
+        return self.mountpoint
+
+    def unmount(self) -> None:
+        self.run("umount", self.mountpoint)
+
+    def forget(self) -> None:
+        """Empty the disk cache, but for the catalogs: what is measured cold is the files."""
+        shutil.rmtree(self.home / "cache" / "parts", ignore_errors=True)
+
+    def pid(self) -> int:
+        return json.loads(self.run("info", "--json", self.mountpoint))["pid"]
+
+
+class Rclone:
+    """rclone mount with its full cache, over the same files as plain objects."""
+
+    name = "rclone"
+
+    def __init__(self, scratch: Path, server: SeaweedServer, bucket: str) -> None:
+        self.cache = scratch / "rclone-cache"
+        self.mountpoint = scratch / "rclone-mount"
+        self.mountpoint.mkdir()
+        self.bucket = bucket
+        self.environment = os.environ | {
+            "RCLONE_CONFIG": os.devnull,
+            "RCLONE_CONFIG_S_TYPE": "s3",
+            "RCLONE_CONFIG_S_PROVIDER": "SeaweedFS",
+            "RCLONE_CONFIG_S_ENDPOINT": server.endpoint_url,
+            "RCLONE_CONFIG_S_ACCESS_KEY_ID": server.access_key,
+            "RCLONE_CONFIG_S_SECRET_ACCESS_KEY": server.secret_key,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def mount(self, name: str) -> Path:
+        options = ["--vfs-cache-mode", "full", "--cache-dir", self.cache, "--dir-cache-time", "1h", "--attr-timeout",
+                   "1h", "--read-only", "--vfs-cache-max-age", "1h", "--log-level", "ERROR"]  # fmt: skip
+        self.process = subprocess.Popen(
+            ["rclone", "mount", f"s:{self.bucket}/{name}", self.mountpoint, *options], env=self.environment
+        )
+        wait_for(lambda: os.path.ismount(self.mountpoint), "rclone mount")
+        return self.mountpoint
+
+    def unmount(self) -> None:
+        unmount(self.mountpoint)
+        assert self.process is not None
+        self.process.wait(30)
+
+    def forget(self) -> None:
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+
+def upload_with_boto3(server: SeaweedServer, bucket: str, prefix: str, root: Path, names: list[str]) -> float:
+    """boto3.upload_file on 8 threads; seconds."""
+    client = server.client()
+    with ThreadPoolExecutor(8) as pool:
+        return timed(
+            lambda: list(pool.map(lambda n: client.upload_file(str(root / n), bucket, f"{prefix}/{n}"), names))
+        )
+
+
+def main() -> None:
+    """Run everything and write bench/results/mount.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--size", type=int, default=100_000)
+    parser.add_argument("--large", type=int, default=1024, help="MiB")
+    parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", help="where to put some 8 GB of files")
+    options = parser.parse_args()
+    results = Results("Read-only mount")
+    with tempfile.TemporaryDirectory(prefix="artfs-bench-", dir=options.directory) as folder:
+        scratch = Path(folder)
+        with seaweed_server(scratch / "seaweed") as server:
+            run(results, scratch, server, options)
+    results.save("mount", ratios(results))
+
+
+def run(results: Results, scratch: Path, server: SeaweedServer, options: argparse.Namespace) -> None:
+    """Everything, against one server."""
+    small, large = scratch / "small", scratch / "large"
+    large.mkdir()
+    names = make_files(small, options.files, options.size)
+    make_large(large / "file.bin", options.large * MIB)
+    artfs = Artfs(scratch, server)
+    bucket = server.make_bucket()
+    rclone = Rclone(scratch, server, bucket)
+    print("logging", flush=True)
+    log(results, artfs, server, small, names, large, options)
+    upload_with_boto3(server, bucket, "small", small, names)
+    upload_with_boto3(server, bucket, "large", large, ["file.bin"])
+    for number in range(options.rounds):
+        contenders = [artfs, rclone] if number % 2 == 0 else [rclone, artfs]
+        print(f"round {number + 1} of {options.rounds}", flush=True)
+        read_disk(results, small, names, large / "file.bin", options)
+        for contender in contenders:
+            read(results, contender, names, options)
+    many(results, artfs, scratch, options.entries)
+
+
+def log(
+    results: Results, artfs: Artfs, server: SeaweedServer, small: Path, names: list[str], large: Path,
+    options: argparse.Namespace,
+) -> None:  # fmt: skip
+    """``artfs log`` beside boto3; the first round is the version that is mounted, the others go to other stores."""
+    for number in range(options.rounds):
+        other = artfs if number == 0 else Artfs(scratch_of(artfs, number), server)
+        bucket = server.make_bucket()
+        for label, root, files in (("small", small, names), ("large", large, ["file.bin"])):
+            megabytes = sum((root / name).stat().st_size for name in files) / 1e6
+            began = time.perf_counter()
+            other.run("log", root, label, "-t", "d")
+            results.add("artfs", f"log {label}, MB/s", megabytes / (time.perf_counter() - began))
+            seconds = upload_with_boto3(server, bucket, label, root, files)
+            results.add("boto3, 8 threads", f"log {label}, MB/s", megabytes / seconds)
+
+
+def scratch_of(artfs: Artfs, number: int) -> Path:
+    """A place for another set-up."""
+    place = artfs.home.parent / f"again-{number}"
+    place.mkdir()
+    return place
+
+
+def read_disk(results: Results, small: Path, names: list[str], large: Path, options: argparse.Namespace) -> None:
+    """The same files on the disk itself."""
+    for threads in (1, 8):
+        drop_caches()
+        results.add("disk", f"disk, {threads} thr, files/s", options.files / read_files(small, names, threads))
+        results.add("disk", f"page, {threads} thr, files/s", options.files / read_files(small, names, threads))
+    drop_caches()
+    results.add("disk", "sequential disk, MB/s", options.large * MIB / 1e6 / read_sequentially(large))
+    results.add("disk", "sequential page, MB/s", options.large * MIB / 1e6 / read_sequentially(large))
+
+
+def read(results: Results, contender: Artfs | Rclone, names: list[str], options: argparse.Namespace) -> None:
+    """Cold, from the disk cache, from the page cache."""
+    contender.forget()
+    drop_caches()
+    root = contender.mount("small")
+    results.add(contender.name, "cold, 8 thr, files/s", options.files / read_files(root, names, 8))
+    contender.unmount()
+    for threads in (1, 8):
+        root = contender.mount("small")
+        drop_caches()
+        results.add(contender.name, f"disk, {threads} thr, files/s", options.files / read_files(root, names, threads))
+        results.add(contender.name, f"page, {threads} thr, files/s", options.files / read_files(root, names, threads))
+        contender.unmount()
+    megabytes = options.large * MIB / 1e6
+    contender.forget()
+    drop_caches()
+    root = contender.mount("large")
+    results.add(contender.name, "sequential cold, MB/s", megabytes / read_sequentially(root / "file.bin"))
+    contender.unmount()
+    root = contender.mount("large")
+    drop_caches()
+    results.add(contender.name, "sequential disk, MB/s", megabytes / read_sequentially(root / "file.bin"))
+    results.add(contender.name, "sequential page, MB/s", megabytes / read_sequentially(root / "file.bin"))
+    contender.unmount()
+
+
+def many(results: Results, artfs: Artfs, scratch: Path, entries: int) -> None:
+    """A version of very many entries: its files have one content, so only the tree is large."""
+    print(f"building a version of {entries:,} entries", flush=True)
+    environment = artfs.environment | {"ENTRIES": str(entries)}
+    subprocess.run([sys.executable, "-c", _BUILD], env=environment, check=True)
+    began = time.perf_counter()
+    root = artfs.mount("many")
+    results.add("artfs", f"mount {entries:,} entries, s", time.perf_counter() - began)
+    command = ["find", str(root), "-type", "f"]
+    began = time.perf_counter()
+    found = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.count(b"\n")
+    results.add("artfs", f"find {entries:,} entries, s", time.perf_counter() - began)
+    if found != entries:
+        raise AssertionError(f"find saw {found} of {entries}")
+    results.add("artfs", "daemon after it, anonymous MB", anonymous_memory(artfs.pid()) / 1e6)
+    artfs.unmount()
+    del scratch
+
+
+_BUILD = """
+import hashlib, os
+from artfs.catalog import Entry, Kind
+from artfs.config import load_settings
+from artfs.digests import md5_base64, sha256
+from artfs.names import CollectionName
+from artfs.versions.publication import Publication
+from artfs.versions.repository import Repository
+data = b"x" * 1000
+digest = md5_base64(hashlib.md5(data).digest())
+with Repository(load_settings()) as repository:
+    with Publication(repository, CollectionName("bench", "uncategorized", "many"), "d", origin="log") as publication:
+        extents = (publication.packs.add(sha256(data), data),)
+        for index in range(int(os.environ["ENTRIES"])):
+            path = f"{index // 1000:04}/image-{index:07}.jpg"
+            publication.add(Entry(path, Kind.FILE, 0o644, 10**18 + index, len(data), digest, extents=extents))
+        publication.commit()
+"""
+
+
+def ratios(results: Results) -> list[str]:
+    """What the bars are about."""
+    lines = []
+
+    def ratio(label: str, column: str, other: str) -> None:
+        ours, theirs = results.median("artfs", column), results.median(other, column)
+        if ours and theirs:
+            lines.append(f"- {label}: {ours / theirs:.1f} x {other}")
+
+    ratio("cold small files", "cold, 8 thr, files/s", "rclone")
+    ratio("cold sequential", "sequential cold, MB/s", "rclone")
+    ratio("log of small files", "log small, MB/s", "boto3, 8 threads")
+    ratio("log of one large file", "log large, MB/s", "boto3, 8 threads")
+    for threads in (1, 8):
+        for place in ("disk", "page"):
+            ratio(f"{place} cache, {threads} threads", f"{place}, {threads} thr, files/s", "disk")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

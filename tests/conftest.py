@@ -1,0 +1,34 @@
+"""Fixtures for all layers."""
+
+from __future__ import annotations
+
+import pytest
+from servers.faulty_proxy import FaultyProxy
+from servers.seaweed import SeaweedServer, seaweed_server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory, request):
+    """A SeaweedFS server on loopback, one for all workers of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        shared = shared.parent
+    with seaweed_server(shared / "seaweed") as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: SeaweedServer, monkeypatch):
+    """The server, with its credentials and endpoint in the environment as AWS tools expect them."""
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture
+def s3_proxy(s3_server: SeaweedServer):
+    """A proxy in front of the server that breaks things on command."""
+    with FaultyProxy(*s3_server.address) as proxy:
+        yield proxy
