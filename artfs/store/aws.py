@@ -19,16 +19,6 @@ _CREDENTIAL_TTL: Final = timedelta(minutes=10)
 """botocore renews credentials 10 minutes before they expire at the latest; so what it gives out lasts that long."""
 
 
-class _Credentials(Boto3CredentialProvider):
-    """Raises AccessDenied where boto3 cannot renew, which obstore passes on to whoever made the request."""
-
-    def __call__(self) -> Any:
-        try:
-            return super().__call__()
-        except botocore.exceptions.BotoCoreError as error:
-            raise _denied(error) from None
-
-
 def settings(url: str, endpoint: str | None) -> dict[str, Any]:
     """Arguments of obstore's ``from_url`` for an s3 URL; may ask the metadata service of the machine.
 
@@ -37,13 +27,13 @@ def settings(url: str, endpoint: str | None) -> dict[str, Any]:
     """
     try:
         session = boto3.Session()
-        credentials = _Credentials(session, ttl=_CREDENTIAL_TTL)
+        credentials = Boto3CredentialProvider(session, ttl=_CREDENTIAL_TTL)
     except ValueError:  # what obstore's provider makes of "none found"
         raise AccessDenied(what=f"the object store {url}", why="no AWS credentials were found") from None
     except botocore.exceptions.ProfileNotFound as error:
         raise ConfigurationError(why=str(error)) from None
     except botocore.exceptions.BotoCoreError as error:
-        raise _denied(error) from None
+        raise AccessDenied(what=f"the object store {url}", why=str(error).rstrip(".")) from None
     core = session._session  # noqa: SLF001  boto3 offers no other way to the profile's endpoint without a client
     found = endpoint or ConfiguredEndpointProvider(core.full_config, core.get_scoped_config(), "s3").provide()
     bucket = urlsplit(url).netloc
@@ -53,7 +43,3 @@ def settings(url: str, endpoint: str | None) -> dict[str, Any]:
         "virtual_hosted_style_request": not found and "." not in bucket,
     }
     return {"config": config | ({"endpoint": found} if found else {}), "credential_provider": credentials}
-
-
-def _denied(error: Exception) -> AccessDenied:
-    return AccessDenied(what="AWS", why=str(error).rstrip("."))

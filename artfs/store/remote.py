@@ -45,6 +45,7 @@ _SHORTEST: Final = 0.25
 _SLOWEST: Final = 256 << 10
 """Bytes a second below which an upload counts as stalled: an upload makes no progress that a client could watch."""
 
+_PROVIDER_MESSAGE = re.compile(r"credential provider: (?:\w+: )?(.*)")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _SYSTEM_MESSAGE = re.compile(r'Os \{.*?message: "([^"]*)"', re.DOTALL)
@@ -168,7 +169,8 @@ class RemoteBackend:
             from artfs.store import aws
 
             return aws.settings(self._url, self._endpoint)
-        return {"config": {"endpoint": self._endpoint}} if self._endpoint else {}
+        name = "base_url" if self._url.startswith("gs:") else "endpoint"
+        return {"config": {name: self._endpoint}} if self._endpoint else {}
 
     @contextlib.contextmanager
     def _errors(self, key: str, *, creating: bool = False, listing: bool = False) -> Iterator[None]:
@@ -185,7 +187,7 @@ class RemoteBackend:
         text = str(error)
         status = _match(_STATUS, text)
         code = _match(_CODE, text)
-        why = " ".join(part for part in (status, code) if part) or _first_line(error)
+        why = " ".join(part for part in (status, code) if part) or _match(_PROVIDER_MESSAGE, text) or _first_line(error)
         number = int(status or 0)
         if isinstance(error, AlreadyExistsError) or (creating and number == 412):
             return ObjectExists(key=key)

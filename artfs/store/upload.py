@@ -30,7 +30,7 @@ _OWN_PACK: Final = PACK_DATA // 2
 REGISTER_WITHIN: Final = 1800.0
 """Seconds, those of a suspended machine included, after which a pack that was stored is not registered any more: it
 could be deleted as an orphan at the same moment."""
-_ABORT_WAIT: Final = 5.0
+_ABORT_WAIT: Final = 2.0
 """Seconds that giving up waits for what is being sent; a request that was sent cannot be called back."""
 
 

@@ -79,8 +79,8 @@ class _Download:
         missing: list[tuple[str, ArtfsError]] = []
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="artfs-download") as pool:
             try:
-                waiting: set[Future[bool]] = set()
-                names: dict[Future[bool], str] = {}
+                waiting: set[Future[bool | None]] = set()
+                names: dict[Future[bool | None], str] = {}
                 for entry in wanted:
                     future = pool.submit(self._copy, entry)
                     waiting.add(future)
@@ -99,8 +99,8 @@ class _Download:
 
     @staticmethod
     def _settle(
-        done: set[Future[bool]],
-        names: dict[Future[bool], str],
+        done: set[Future[bool | None]],
+        names: dict[Future[bool | None], str],
         missing: list[tuple[str, ArtfsError]],
         written: int,
         kept: int,
@@ -112,18 +112,18 @@ class _Download:
             except (ReferenceMissing, ReferenceUnsupported) as error:
                 missing.append((path, error))
                 continue
-            written += wrote
-            kept += not wrote
+            written += wrote is True
+            kept += wrote is False
         return written, kept
 
-    def _copy(self, entry: Entry) -> bool:
-        """Whether something had to be written."""
+    def _copy(self, entry: Entry) -> bool | None:
+        """Whether something had to be written; None for a directory."""
         here = self._target.stat(entry.path)
         match entry.kind:
             case Kind.DIRECTORY:
                 if here is None or not stat.S_ISDIR(here.st_mode):
                     self._target.directory(entry.path, entry.mode)
-                return False
+                return None
             case Kind.SYMLINK:
                 if (
                     here is not None

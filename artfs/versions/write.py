@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from artfs.digests import md5_base64
-from artfs.errors import DiskFull, LocalIOError, local_error
+from artfs.errors import ArtfsError, DiskFull, LocalIOError, local_error
 
 _TRIES: Final = 8
 """Of entering a directory that other threads are making, too."""
@@ -113,6 +113,8 @@ class Target:
                 yield here, name
             finally:
                 os.close(here)
+        except ArtfsError:  # of where the bytes come from; some are an OSError, too
+            raise
         except OSError as error:
             raise self._mapped(path, error) from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -173,6 +175,16 @@ def test_no_credentials_at_all(s3_environment, monkeypatch):
         store.get("k", deadline=soon())
 
 
+def test_credentials_that_cannot_be_renewed_are_denied_with_the_reason(s3_environment, monkeypatch, tmp_path):
+    config = tmp_path / "aws"
+    config.write_text("[default]\ncredential_process = /bin/false\n")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    store = open_store("s3://whatever", endpoint=s3_environment.endpoint_url, request_timeout=5)
+    with pytest.raises(AccessDenied, match="custom-process"):
+        store.get("k", deadline=soon())
+
+
 def test_a_profile_gives_credentials_and_endpoint(s3_environment, monkeypatch, tmp_path):
     config = tmp_path / "aws"
     config.write_text(
@@ -303,11 +315,21 @@ print("room again")
 
 
 def test_a_directory_one_may_not_write_is_denied(local_store, tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    (tmp_path / "store").chmod(0o500)
-    with pytest.raises(AccessDenied):
-        local_store.put("k", b"x", deadline=soon())
+    (tmp_path / "store").chmod(0o555)
+    told = []
+
+    def put():
+        ctypes.CDLL(None).setfsuid(65534)  # of this thread only: root may write everywhere
+        try:
+            local_store.put("k", b"x", deadline=soon())
+        except AccessDenied as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    thread.join()
+    assert len(told) == 1
+    assert "store is denied: Permission denied" in told[0]
 
 
 def test_a_forked_child_may_use_a_directory_and_is_refused_a_bucket(s3_store, local_store):
