@@ -99,6 +99,12 @@ class KindMismatch(InvalidInput):
     template = "{collection} is a {existing}; {why}"
 
 
+class TypeRequired(InvalidInput):
+    """The first version of a collection decides its type."""
+
+    template = "the collection {collection} does not exist yet; say what it holds with --type"
+
+
 class SourceChanged(InvalidInput):
     """A source file changed while it was being read for a new version."""
 
@@ -277,6 +283,12 @@ class FileTooLarge(Refused):
 
     template = "{name!r} would be larger than a file can be"
     errno = errno.EFBIG
+
+
+class DraftInUse(Conflict):
+    """A draft is staged on in one mount at a time."""
+
+    template = "the draft {draft} is mounted writable by process {process}; unmount that first"
 
 
 class AreaInUse(Conflict):
