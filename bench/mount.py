@@ -89,7 +89,8 @@ class Rclone:
         options = ["--vfs-cache-mode", "full", "--cache-dir", self.cache, "--dir-cache-time", "1h", "--attr-timeout",
                    "1h", "--read-only", "--vfs-cache-max-age", "1h", "--log-level", "ERROR"]  # fmt: skip
         self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("rclone"), "mount", f"s:{self.bucket}/{name}", self.mountpoint, *options], env=self.environment
+            [Path(sys.executable).with_name("rclone"), "mount", f"s:{self.bucket}/{name}", self.mountpoint, *options],
+            env=self.environment,
         )
         wait_for(lambda: os.path.ismount(self.mountpoint), "rclone mount")
         return self.mountpoint

@@ -7,6 +7,17 @@ from servers.faulty_proxy import FaultyProxy
 from servers.seaweed import SeaweedServer, seaweed_server
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run the long profiles too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="runs with --long"))
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory, request):
     """A SeaweedFS server on loopback, one for all workers of pytest-xdist."""

@@ -248,6 +248,11 @@ class Catalog:
         if held is not None:
             yield held
 
+    def entry(self, node: Node, path: str) -> Entry:
+        """What stands at a node, under any path."""
+        packs = {s.pack: self.pack(s.pack).key for s in self.slices(node, 0, node.size or 0)}
+        return self._entry(node, path, packs)
+
     def statistics(self) -> CatalogStatistics:
         """How many connections are open."""
         return CatalogStatistics(connections=len(self._idle))

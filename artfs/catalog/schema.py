@@ -14,9 +14,10 @@ ROOT: Final = 1
 """Inode of the root directory, its own parent, with an empty name."""
 
 TABLES: Final = """
--- One row a path. A stored file is a file, or a reference to a file of another version: that one's extents are
--- copied, so that they live on with this version and are read without the other. Inodes are numbered in path order from the root's 1, each directory before what it holds, so one
--- version has the same inodes in every process, and a directory's rows lie close together.
+-- One row a path. Inodes are numbered in path order from the root's 1, each directory before what it holds, so one
+-- version has the same inodes in every process, and a directory's rows lie close together. A stored file is a file, or
+-- a reference to a file of another version: the extents of that one are copied, so that its bytes live on with this
+-- version, and are read without the other.
 CREATE TABLE node (
     inode   INTEGER PRIMARY KEY,
     parent  INTEGER NOT NULL,

@@ -176,6 +176,21 @@ class Publication:
             self.record(committed.version)
         return Published(committed.version, committed.created, self._uploader.stored_bytes)
 
+    def save_draft(
+        self,
+        *,
+        replaces: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Published:
+        """Store what is missing and make the version a draft; ``replaces`` is a draft that goes away with it."""
+        content = self._content(self._finish())
+        version = self._registry.save_draft(
+            self.id, content, replaces=replaces, description=description, metadata=metadata
+        )
+        self._done = True
+        return Published(version, True, self._uploader.stored_bytes)
+
     def record(self, version: VersionRow) -> None:
         """Leave the JSON record in the store from which a lost registry can be rebuilt."""
         try:

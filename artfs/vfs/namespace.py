@@ -58,6 +58,8 @@ class _Item:
 class _Listing:
     items: Mapping[str, _Item]
     asked_at: float
+    stale: bool = False
+    """The registry did not answer when it was asked again, which has been logged."""
 
 
 class Namespace:
@@ -228,8 +230,9 @@ class Namespace:
         except RegistryUnavailable as error:
             if listing is None:
                 raise
-            log.warning("%s; %s is shown as it was", error, "/".join(level) or "the namespace")
-            again = self._listings[level] = attrs.evolve(listing, asked_at=time.monotonic())
+            if not listing.stale:
+                log.warning("%s; %s is shown as it was", error, "/".join(level) or "the namespace")
+            again = self._listings[level] = attrs.evolve(listing, asked_at=time.monotonic(), stale=True)
             return again
 
     def _ask(self, level: Level) -> _Listing:

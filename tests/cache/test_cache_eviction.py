@@ -35,6 +35,7 @@ def test_the_limit_is_kept(open_cache, sources):
 
 
 def test_the_least_recently_used_part_goes_first(open_cache, sources, directory):
+    # SEMANTICS: Eviction removes whole parts, least recently used first,
     filler = open_cache()
     for source in sources:
         filler.read(source, 0, source.size, soon())

@@ -92,6 +92,7 @@ def test_after_a_boot_whole_blocks_are_checked_and_kept(cache, source, filled):
 @pytest.mark.parametrize("checksums", [True, False], ids=["pack", "reference"])
 @pytest.mark.parametrize("damage", [b"\0" * 4096, b"!"], ids=["zeros", "one byte"])
 def test_after_a_boot_damaged_blocks_are_fetched_again(open_cache, make_source, directory, caplog, damage, checksums):
+    # SEMANTICS: A cached block is checked once more on its first use after every boot;
     source = make_source(checksums=checksums)
     cache = open_cache()
     cache.read(source, 0, source.size, soon())
@@ -204,6 +205,7 @@ def test_a_full_disk_makes_room_by_eviction(open_cache, make_source, small_disk)
 
 
 def test_a_disk_that_is_full_of_other_things(open_cache, source, small_disk, caplog):
+    # SEMANTICS: A full cache disk never fails a read:
     disk = small_disk(4 * BLOCK)
     cache = open_cache(disk / "cache")
     assert cache.read(source, 0, 10, soon()) == source.content(0, 10)

@@ -66,6 +66,7 @@ def go(process: subprocess.Popen) -> None:
 
 
 def test_processes_that_read_cold_at_once_fetch_each_block_once(start_reader, make_source):
+    # SEMANTICS: A block is fetched once, whoever asks first.
     source = make_source(20 << 20)
     readers = [start_reader(source, order) for order in ("forwards", "backwards", "forwards")]
     for reader in readers:

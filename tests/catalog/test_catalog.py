@@ -53,6 +53,20 @@ def test_digests_are_wandbs(tmp_path):
     assert build(tmp_path / "four", entries)[1].digest == "f3cdf2f2b713ceef15d927dcad91e331"
 
 
+@pytest.mark.parametrize("lengths", [(), (5,), (5, 6)])
+def test_a_reference_to_a_stored_file_has_its_extents(tmp_path, lengths):
+    extents = tuple(Extent(f"packs/aa/{length}", length, length) for length in lengths)
+    reference = Reference("wandb-artifact://id/x", md5(b"x"), sum(lengths))
+    stored = Entry("r", Kind.REFERENCE, 0o755, 7, sum(lengths), md5(b"x"), extents=extents, reference=reference)
+    remote = Entry("s", Kind.REFERENCE, reference=Reference("s3://b/k", "etag", 3))
+    catalog, summary = build(tmp_path / "c", [stored, remote])
+    assert list(catalog.entries()) == [stored, remote]
+    assert (summary.size, summary.packs) == (sum(lengths) + 3, tuple(extent.pack for extent in extents))
+    assert [catalog.resolve(path).remote for path in ("r", "s")] == [False, True]
+    plain = attrs.evolve(stored, digest="", size=0, extents=(), path="r")
+    assert build(tmp_path / "plain", [plain, remote])[1].tree_digest == summary.tree_digest
+
+
 def test_tree_digest_covers_what_wandbs_does_not(tmp_path):
     plain = [file("a")]
     variants = [

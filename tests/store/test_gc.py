@@ -102,6 +102,7 @@ def test_what_versions_need_stays(registry, local_store, log):
 
 
 def test_a_deleted_version_goes_in_two_steps(registry, local_store, log):
+    # SEMANTICS: Packs are deleted in two steps: condemned, then deleted after the grace period.
     kept, kept_place = log.version(b"kept")
     gone, gone_place = log.version(b"gone")
     registry.delete_version(gone.id, delete_aliases=True)
@@ -121,6 +122,7 @@ def test_a_deleted_version_goes_in_two_steps(registry, local_store, log):
 
 
 def test_versions_past_their_time_to_live_are_deleted(registry, local_store, log):
+    # SEMANTICS: `artfs gc` deletes versions past their time to live, and then what nothing refers to.
     version, _ = log.version(b"short-lived", ttl=3600)
     assert collect(registry, local_store, DAY).expired_versions == ()
     later(registry, 2 * DAY)
@@ -150,6 +152,7 @@ def test_a_rehearsal_changes_nothing(registry, local_store, log):
 
 @pytest.mark.parametrize("grace", [0.0, DAY])
 def test_collecting_while_something_is_written(registry, local_store, log, grace):
+    # SEMANTICS: What a running `log`, a draft, a writable mount or another version needs is never condemned,
     """Between any two steps of a log that shares content with a version that is being deleted."""
     old, old_place = log.version(b"old")
     version_id = log.begin()

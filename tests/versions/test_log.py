@@ -43,6 +43,7 @@ def nothing_visible(repository, collection):
 
 
 def test_a_version_holds_all_that_the_source_does(tmp_path, repository, log):
+    # SEMANTICS: Kept: content, permission bits (`& 0777`), mtime in nanoseconds, symbolic links, empty directories.
     source = make_tree(tmp_path / "src", CONTENT)
     (source / "run.sh").chmod(0o750)
     published = log(source, "best", labels={"description": "d", "metadata": {"k": [1]}, "tags": ("t",)})
@@ -54,7 +55,11 @@ def test_a_version_holds_all_that_the_source_does(tmp_path, repository, log):
     catalog = repository.catalog(version)
     entries = {entry.path: entry for entry in catalog.entries()}
     assert list(entries) == ["a.txt", "d", "d/b.bin", "d/link", "empty", "nothing", "run.sh"]
-    assert (entries["run.sh"].mode, entries["d/link"].target, entries["empty"].kind) == (0o750, "../a.txt", Kind.DIRECTORY)
+    assert (entries["run.sh"].mode, entries["d/link"].target, entries["empty"].kind) == (
+        0o750,
+        "../a.txt",
+        Kind.DIRECTORY,
+    )
     assert {entry.mtime_ns for entry in entries.values()} == {OLD}
     assert catalog.node(1).mtime_ns == OLD
     catalog.close()
@@ -84,6 +89,7 @@ def test_excluded_and_ignored_files_stay_out(tmp_path, repository, log):
 
 
 def test_the_same_content_makes_no_version_and_moves_the_aliases(tmp_path, repository, log):
+    # SEMANTICS: Logging content equal to an existing version of the collection makes no new version: it moves the aliases and says so.
     source = make_tree(tmp_path / "src", CONTENT)
     first = log(source)
     (source / "a.txt").write_bytes(b"second")
@@ -99,6 +105,7 @@ def test_the_same_content_makes_no_version_and_moves_the_aliases(tmp_path, repos
 
 
 def test_an_mtime_alone_makes_no_version(tmp_path, log):
+    # SEMANTICS: a changed mtime alone does not.
     source = make_tree(tmp_path / "src", CONTENT)
     log(source)
     os.utime(source / "a.txt")
@@ -117,6 +124,7 @@ def test_an_mtime_alone_makes_no_version(tmp_path, log):
     ids=["executable bit", "empty directory gone", "link gone", "link added", "renamed"],
 )
 def test_a_change_of_anything_else_makes_a_version(tmp_path, repository, log, change):
+    # SEMANTICS: A changed executable bit, link or empty directory makes a version;
     source = make_tree(tmp_path / "src", CONTENT)
     log(source)
     change(source)
@@ -179,6 +187,7 @@ def test_a_large_file_of_real_extents(tmp_path, repository, log):
 
 
 def test_unchanged_files_are_not_read_again(tmp_path, log, remembered, monkeypatch):
+    # SEMANTICS: Files whose size, mtime, ctime, device and inode are as last time are not read again.
     read = []
     real = ingest._open
     monkeypatch.setattr(ingest, "_open", lambda file: read.append(file.path) or real(file))
@@ -240,8 +249,11 @@ def replace(path):
 
 
 @pytest.mark.parametrize("size", [1000, 3 << 20], ids=["small", "large"])
-@pytest.mark.parametrize("change", [append, replace, lambda path: os.truncate(path, 10)], ids=["append", "replace", "cut"])
+@pytest.mark.parametrize(
+    "change", [append, replace, lambda path: os.truncate(path, 10)], ids=["append", "replace", "cut"]
+)
 def test_a_source_that_changes_is_refused(tmp_path, repository, collection, log, monkeypatch, size, change):
+    # SEMANTICS: A file that changes while it is logged fails the `log` with a sentence that names it.
     monkeypatch.setattr(ingest, "PACK_DATA", 1 << 20)
     source = make_tree(tmp_path / "src", {"a": b"1", "b": os.urandom(size)})
     Disturbed(monkeypatch, "b", change)
@@ -254,7 +266,7 @@ def test_a_source_that_changes_is_refused(tmp_path, repository, collection, log,
 def test_a_source_that_vanishes_is_named(tmp_path, repository, collection, log, monkeypatch):
     source = make_tree(tmp_path / "src", {"a": b"1", "b": b"2"})
     Disturbed(monkeypatch, "b", os.unlink)
-    with pytest.raises(SourceUnreadable, match="cannot read .*/b: No such file"):
+    with pytest.raises(SourceUnreadable, match=r"cannot read .*/b: No such file"):
         log(source)
     assert nothing_visible(repository, collection)
 
@@ -268,18 +280,17 @@ def test_an_unreadable_source_is_named(tmp_path, collection, name):
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o755)
-    with as_nobody(home, source, source / "d", source / "d/secret" if name == "d/secret" else source):
-        with open_repository(home) as repository:
-            with pytest.raises(SourceUnreadable, match=f"cannot read {source}/{name}: Permission denied"):
-                log_path(repository, source, collection, "dataset")
-            assert nothing_visible(repository, collection)
+    with as_nobody(home, source, source / "d", source / "d/secret"), open_repository(home) as repository:
+        with pytest.raises(SourceUnreadable, match=f"cannot read {source}/{name}: Permission denied"):
+            log_path(repository, source, collection, "dataset")
+        assert nothing_visible(repository, collection)
 
 
 def test_an_absent_source_and_a_dangling_link(tmp_path, log):
-    with pytest.raises(SourceUnreadable, match="cannot read .*/absent: No such file"):
+    with pytest.raises(SourceUnreadable, match=r"cannot read .*/absent: No such file"):
         log(tmp_path / "absent")
     source = make_tree(tmp_path / "src", {"link": Link("/nowhere")})
-    with pytest.raises(SourceUnreadable, match="cannot read .*/link: it is a symbolic link to nothing"):
+    with pytest.raises(SourceUnreadable, match=r"cannot read .*/link: it is a symbolic link to nothing"):
         log(source)
 
 
@@ -341,6 +352,7 @@ with Repository(settings_of(Path(home), store_url=store, store_endpoint=endpoint
 
 
 def test_a_second_try_uses_what_a_killed_one_stored(tmp_path, s3_environment, s3_proxy):
+    # SEMANTICS: An interrupted `log` leaves nothing visible, and a second try re-uses what had arrived in the store.
     source = make_tree(tmp_path / "src", {f"{i:02}": os.urandom(700_000) for i in range(12)})  # a pack each
     store_url = f"s3://{s3_environment.make_bucket()}/artifacts"
     arguments = [tmp_path / "home", source, store_url, s3_proxy.url]

@@ -53,6 +53,7 @@ def test_ignore_file_and_exclude(tmp_path):
 
 
 def test_links_that_stay_inside_are_kept(tmp_path):
+    # SEMANTICS: `artfs log` keeps relative symbolic links that stay inside the source and follows the others.
     make(tmp_path, "src/d/f", "outside/g")
     root = tmp_path / "src"
     os.symlink("d/f", root / "to-file")
@@ -89,6 +90,7 @@ def test_a_loop_of_followed_links(tmp_path):
 
 
 def test_what_cannot_be_stored(tmp_path):
+    # SEMANTICS: Devices, FIFOs and sockets are refused: leave them out with `--exclude`.
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceUnreadable, match="neither a file nor a directory"):
         paths(tmp_path)
@@ -99,6 +101,7 @@ def test_what_cannot_be_stored(tmp_path):
 
 @pytest.mark.parametrize("name", [b"new\nline", b"\xff\xfe", b"esc\x1b"])
 def test_names_that_no_version_can_hold(tmp_path, name):
+    # SEMANTICS: Names that are not UTF-8, or hold control characters, are refused;
     open(os.path.join(os.fsencode(tmp_path), name), "w").close()
     with pytest.raises(InvalidPath):
         paths(tmp_path)

@@ -1,0 +1,93 @@
+"""A home for artfs in a temporary directory, and sources to log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+
+from artfs.config import load_settings
+from artfs.versions.repository import Repository
+
+OLD = 1_500_000_000_123_456_789
+
+
+class Link(str):
+    """The target of a symlink in a description of a tree."""
+
+    __slots__ = ()
+
+
+def settings_of(home, **options):
+    environment = {"ARTFS_HOME": str(home), "ARTFS_ENTITY": "acme", "USER": "acme"}
+    return load_settings(environment, cache_free="0", **options)
+
+
+def open_repository(home, **options):
+    return Repository(settings_of(home, **options))
+
+
+def make_tree(root, content):
+    """``content``: path -> bytes, Link, or None for a directory. All times are ``OLD``."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, value in content.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if value is None:
+            path.mkdir(exist_ok=True)
+        elif isinstance(value, Link):
+            os.symlink(value, path)
+        else:
+            path.write_bytes(value)
+    for directory, _, files in os.walk(root, topdown=False):
+        for name in files:
+            os.utime(os.path.join(directory, name), ns=(OLD, OLD), follow_symlinks=False)
+        os.utime(directory, ns=(OLD, OLD))
+    return root
+
+
+def tree_of(root):
+    """path -> bytes, Link, or None for an empty directory."""
+    found = {}
+    for directory, directories, files in os.walk(root):
+        relative = os.path.relpath(directory, root)
+        if not directories and not files and relative != ".":
+            found[relative] = None
+        for name in [*files, *directories]:
+            path = os.path.join(directory, name)
+            mode = os.lstat(path).st_mode
+            key = os.path.normpath(os.path.join(relative, name))
+            if stat.S_ISLNK(mode):
+                found[key] = Link(os.readlink(path))
+            elif stat.S_ISREG(mode):
+                with open(path, "rb") as file:
+                    found[key] = file.read()
+    return found
+
+
+def soon(seconds=30.0):
+    """A deadline that no test comes to."""
+    return time.monotonic() + seconds
+
+
+def wait_until(condition, what, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def as_nobody(*owned):
+    """Run as an ordinary user who owns these paths, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in owned:
+        os.chown(path, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
