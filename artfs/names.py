@@ -30,6 +30,7 @@ _TAG = re.compile(r"[-\w]+( +[-\w]+)*")
 _VERSION_ALIAS = re.compile(r"v(0|[1-9]\d*)", re.ASCII)
 # C0, DEL, C1, the two Unicode line separators, and lone surrogates (how Python spells bytes that are not UTF-8).
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_DRIVE = re.compile(r"[a-zA-Z]:[/\\]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -107,7 +108,7 @@ def check_path(path: str) -> str:
     """A path inside a version, normalised as W&B does (``a//b``, ``./a``, ``a/`` become plain); raises InvalidPath."""
     if path.startswith("/"):
         raise InvalidPath(path=path, why="it is absolute")
-    if re.match(r"[a-zA-Z]:[/\\]", path):
+    if _DRIVE.match(path):
         raise InvalidPath(path=path, why="it names a drive")
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if not parts:

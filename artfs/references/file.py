@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import unquote
 
@@ -211,9 +211,11 @@ def _md5(fd: int) -> str:
 
 
 def _uri_digest(path: str) -> str:
-    """What W&B records for ``checksum=False``: the MD5 of the absolute file URI."""
-    uri = f"file://{os.path.abspath(path)}"
-    return md5_base64(hashlib.md5(uri.encode("utf-8", "surrogateescape"), usedforsecurity=False).digest())
+    """What W&B records for ``checksum=False``: the MD5 of the file URI, links resolved, quoted (wandb 0.31.0,
+    ``local_file_handler.py``).
+    """
+    uri = Path(path).resolve().as_uri()
+    return md5_base64(hashlib.md5(uri.encode(), usedforsecurity=False).digest())
 
 
 def _stamp(state: os.stat_result) -> str:

@@ -1,0 +1,214 @@
+"""The artifact: what ``artfs.Artifact`` is.
+
+Its constructor and attributes, ``add`` family and reading methods are in the modules of its base classes; here is how
+it is logged and managed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Self
+
+from artfs.config import Settings
+from artfs.errors import ArtifactNotLoggedError, InvalidInput, WaitTimeoutError
+from artfs.names import CollectionName, check_alias, check_tag, parse_collection_name
+from artfs.registry import INHERIT, KEEP
+from artfs.sdk.attributes import listed, logged
+from artfs.sdk.publish import Plan
+from artfs.sdk.reading import Reading
+from artfs.versions.log import Labels, check_metadata
+from artfs.versions.publication import Published
+from artfs.versions.repository import Repository
+
+if TYPE_CHECKING:
+    from artfs.sdk.api import Run
+
+log = logging.getLogger(__name__)
+
+
+class Artifact(Reading):
+    """A versioned set of files and references, as W&B's ``Artifact``.
+
+    Made with a name and a type, filled with the ``add`` family, logged with ``artfs.log_artifact``; or retrieved with
+    ``artfs.use_artifact`` or ``artfs.Api().artifact``.
+    """
+
+    # -- being logged -------------------------------------------------------------------------------------------
+
+    def save(self, project: str | None = None, settings: Settings | None = None) -> None:
+        """Log a draft in the current run, or in a run of job type "auto" made for it; persist changes of a logged one.
+
+        Changes of aliases, tags, description, metadata and TTL are persisted. ``project``, ``settings``: of a run that
+        has to be made; logging is then done when this returns.
+        """
+        from artfs.sdk import run
+
+        if self._version is not None:
+            self._persist()
+        elif run.current() is not None:
+            run.log_artifact(self)
+        else:
+            with run.init(project=project, job_type="auto", settings=settings) as auto:
+                auto.log_artifact(self)
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until the artifact is logged, at most ``timeout`` seconds; itself.
+
+        Raises WaitTimeoutError, what made logging fail, and ArtifactNotLoggedError if nobody logs it.
+        """
+        if self._version is None:
+            if self._saving is None:
+                raise ArtifactNotLoggedError(name="wait")
+            try:
+                published = self._saving.result(timeout)
+            except TimeoutError:
+                if self._saving.done():
+                    raise  # the artifact's own
+                raise WaitTimeoutError(artifact=self.name, seconds=timeout) from None
+            if self.distributed_id is None or not published.version.is_draft:
+                self.adopt(self.repository, published.version)
+        return self
+
+    @property
+    def is_being_logged(self) -> bool:
+        """Whether a run is logging it, or has done so; not after a failure."""
+        saving = self._saving
+        return saving is not None and not (saving.done() and saving.exception() is not None)
+
+    def being_logged(self, repository: Repository, saving: Future[Published]) -> None:
+        """A run is logging it."""
+        self._repository, self._saving = repository, saving
+
+    def plan(
+        self,
+        repository: Repository,
+        entity: str,
+        project: str,
+        run: str | None,
+        aliases: str | Iterable[str] | None,
+        tags: str | Iterable[str] | None,
+    ) -> Plan:
+        """How it is logged from a run; raises InvalidName, InvalidMetadata."""
+        home = CollectionName(entity, project, self._collection)
+        if self._base is not None:
+            home = self._base.source_name.collection_name
+        labels = Labels(
+            tuple(listed(aliases, check_alias)),
+            tuple(listed(tags, check_tag)),
+            self.description,
+            check_metadata(self._metadata),
+            INHERIT if self._ttl is KEEP else self._ttl,
+        )
+        return Plan(
+            repository,
+            self.draft,
+            home,
+            self._type,
+            labels,
+            run,
+            self.client_id,
+            None if self._base is None else self._base.id,
+            self.incremental,
+            self.distributed_id,
+        )
+
+    @logged
+    def new_draft(self) -> Artifact:
+        """A draft with the same name, type, description, metadata and contents, to be changed and logged anew.
+
+        Nothing is copied or fetched but the list of contents. It is logged to this artifact's own sequence.
+        """
+        version = self.version_row
+        draft = Artifact(version.source_name.collection, self.type, self.description, self.metadata)
+        draft._base = version
+        draft.draft.merge(self.catalog())
+        return draft
+
+    @logged
+    def json_encode(self) -> dict[str, Any]:
+        """What stands for the artifact in the JSON of a run's config."""
+        return {
+            "_type": "artifactVersion",
+            "_version": "v0",
+            "id": self.id,
+            "version": self.source_version,
+            "sequenceName": self.source_name.partition(":")[0],
+            "usedAs": self.use_as,
+        }
+
+    # -- managing -----------------------------------------------------------------------------------------------
+
+    @logged
+    def delete(self, delete_aliases: bool = False) -> None:
+        """Delete the version; what other versions share stays. Retrieved from a portfolio, only unlink it from there.
+
+        Refuses with AliasesExist, which names them, while it has aliases, unless ``delete_aliases``.
+        """
+        if self.is_link:
+            log.warning("%s is a link: only the link is deleted, not the artifact", self.qualified_name)
+            self.unlink()
+            return
+        self._version = self.repository.registry.delete_version(self.version_row.id, delete_aliases=delete_aliases)
+
+    def link(self, target_path: str, aliases: str | Iterable[str] | None = None) -> Artifact:
+        """Link it to a portfolio, made if needed, and answer it as it is there; a draft is logged first.
+
+        ``target_path``: ``{portfolio}``, ``{project}/{portfolio}`` or ``{entity}/{project}/{portfolio}``. The link has
+        a version number of its own; it gets ``aliases`` and ``latest`` there. Raises InvalidName, KindMismatch,
+        TypeMismatch.
+        """
+        names = listed(aliases, check_alias)
+        if self._version is None:
+            if self._saving is None:
+                self.save()
+            self.wait()
+        target = parse_collection_name(target_path, entity=self.source_entity, project=self.repository.settings.project)
+        row = self.repository.registry.link(self.version_row.id, target, names)
+        return self.of_version(self.repository, row)
+
+    @logged
+    def unlink(self) -> None:
+        """Take it out of the portfolio it was retrieved from; raises ValueError (InvalidInput) if it is no link."""
+        if not self.is_link:
+            raise InvalidInput(
+                f"Artifact {self.qualified_name!r} is not a linked artifact and cannot be unlinked. "
+                "To delete it, use 'delete' instead."
+            )
+        self.repository.registry.unlink(self.version_row.id, self.version_row.name.collection_name)
+
+    @logged
+    def logged_by(self) -> Run | None:
+        """The run that logged it first; None if none did (``artfs log``, a writable mount)."""
+        from artfs.sdk.api import Run
+
+        row = self.repository.registry.logged_by(self.version_row.id)
+        return None if row is None else Run(self.repository, row)
+
+    @logged
+    def used_by(self) -> list[Run]:
+        """The runs that used it, in the order they did."""
+        from artfs.sdk.api import Run
+
+        return [Run(self.repository, row) for row in self.repository.registry.used_by(self.version_row.id)]
+
+    def _persist(self) -> None:
+        registry, seen = self.repository.registry, self.version_row
+        collection = seen.name.collection_name
+        aliases, tags = listed(self._aliases, check_alias), listed(self._tags, check_tag)
+        metadata = check_metadata(self._metadata)
+        # The differences only: what others changed meanwhile stays.
+        if added := set(aliases).difference(seen.aliases):
+            registry.add_aliases(seen.id, sorted(added), collection)
+        if removed := set(seen.aliases).difference(aliases):
+            registry.remove_aliases(seen.id, sorted(removed), collection)
+        if set(tags) != set(seen.tags):
+            registry.set_tags(seen.id, tags)
+        registry.update_version(
+            seen.id,
+            description=KEEP if self.description == seen.description else self.description,
+            metadata=KEEP if metadata == seen.metadata else metadata,
+            ttl=self._ttl,
+        )
+        self.adopt(self.repository, registry.get(seen.id, collection), self._name)

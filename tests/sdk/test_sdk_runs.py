@@ -1,0 +1,266 @@
+"""Runs, lineage and the Api."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from click.testing import CliRunner
+
+import artfs
+from artfs.errors import InvalidName, NotFound, TypeMismatch, VersionNotFound
+
+
+def of(name, text="1", type="dataset"):  # noqa: A002 - the API's word
+    artifact = artfs.Artifact(name, type)
+    with artifact.new_file("f") as file:
+        file.write(text)
+    return artifact
+
+
+@pytest.fixture
+def chain(home):
+    """raw -> train -> model -> evaluate -> report."""
+    with artfs.init(job_type="import") as run:
+        run.log_artifact(of("raw"))
+    with artfs.init(job_type="train", name="nightly", config={"lr": 0.1}) as run:
+        run.use_artifact("raw:latest")
+        run.log_artifact(of("model", type="model"))
+    with artfs.init(job_type="evaluate") as run:
+        run.use_artifact("model")
+        run.log_artifact(of("report", type="report"))
+
+
+def test_inputs_and_outputs(chain):
+    api = artfs.Api()
+    model = api.artifact("model")
+    train = model.logged_by()
+    assert (train.job_type, train.name, train.config, train.state) == ("train", "nightly", {"lr": 0.1}, "finished")
+    assert [run.job_type for run in model.used_by()] == ["evaluate"]
+    assert [artifact.name for artifact in train.used_artifacts()] == ["raw:v0"]
+    assert [artifact.name for artifact in train.logged_artifacts()] == ["model:v0"]
+    assert train.path == ["acme", "vision", train.id]
+    assert api.run("/".join(train.path)).id == api.run(train.id).id == train.id
+    with pytest.raises(NotFound):
+        api.run(f"other/{train.id}")
+    with pytest.raises(NotFound):
+        api.run("nothing")
+    assert [run.job_type for run in api.runs("acme/vision")] == ["import", "train", "evaluate"]
+    assert [run.job_type for run in api.runs(order="-created_at")] == ["evaluate", "train", "import"]
+
+
+def test_delete_what_runs_logged(chain):
+    api = artfs.Api()
+    for run in api.runs(path="acme/vision"):
+        for artifact in run.logged_artifacts():
+            if artifact.type == "model":
+                artifact.delete(delete_aliases=True)
+    assert not api.artifact_exists("model")
+    assert api.artifact_exists("raw")
+
+
+@pytest.mark.parametrize("name", ["raw", "model", "report"])
+def test_lineage_command(chain, name):
+    from artfs.cli.lineage import command
+
+    text = CliRunner().invoke(command, [name], catch_exceptions=False).output
+    assert text.startswith(f"acme/vision/{name}:v0 (")
+    assert all(found in text for found in ("raw:v0", "(train)", "model:v0", "(evaluate)", "report:v0"))
+    graph = json.loads(CliRunner().invoke(command, [name, "--json"], catch_exceptions=False).output)
+    names = {node["id"]: node["name"] for node in graph["nodes"]}
+    assert len(graph["edges"]) == 5
+    assert ("acme/vision/raw:v0", "nightly") in {(names[a], names[b]) for a, b in graph["edges"]}
+    dot = CliRunner().invoke(command, [name, "--dot"], catch_exceptions=False).output
+    assert dot.startswith("digraph")
+    assert dot.count("->") == 5
+
+
+def test_lineage_tree(chain):
+    from artfs.cli.lineage import command
+
+    lines = CliRunner().invoke(command, ["model"]).output.splitlines()
+    assert [line.split("run")[0].rstrip() for line in lines] == [
+        "acme/vision/model:v0 (model)",
+        "├─ logged by",
+        "│  └─ used acme/vision/raw:v0 (dataset)",
+        "│     └─ logged by",
+        "└─ used by",
+        "   └─ logged acme/vision/report:v0 (report)",
+    ]
+
+
+def test_use_artifact(home):
+    with artfs.init() as run:
+        pending = run.log_artifact(of("a"), aliases=["best"])
+        used = run.use_artifact("a:best", type="dataset")  # what the run is logging is waited for
+        assert used.id == pending.wait().id
+        assert run.use_artifact("acme/vision/a").name == "a:v0"
+        assert run.use_artifact("vision/a:v0").qualified_name == "acme/vision/a:v0"
+        with pytest.raises(ValueError, match="Supplied type model does not match type dataset"):
+            run.use_artifact("a", type="model")
+        with pytest.raises(VersionNotFound, match="did you mean a"):
+            run.use_artifact("aa")
+        with pytest.raises(InvalidName):
+            run.use_artifact("a/b/c/d")
+        draft = of("b")
+        assert run.use_artifact(draft, aliases=["x"]).aliases == ["latest", "x"]
+        assert [artifact.name for artifact in run.used_artifacts()] == ["a:v0", "b:v0"]
+        with pytest.raises(ValueError, match="You must pass an artifact name"):
+            run.use_artifact(5)
+
+
+def test_logging_a_logged_artifact_again(home):
+    with artfs.init():
+        artifact = artfs.log_artifact(of("a")).wait()
+    with artfs.init() as run:
+        assert run.log_artifact(artifact, aliases=["again"], tags="twice").version == "v0"
+        assert artifact.tags == ["twice"]
+        assert [found.name for found in run.logged_artifacts()] == ["a:v0"]
+    assert artfs.Api().artifact("a:again").id == artifact.id
+
+
+def test_the_current_run(home):
+    assert artfs.run is None
+    with artfs.init(mode="online", notes="ignored") as outer:
+        assert artfs.run is outer
+        assert artfs.init() is outer
+        with artfs.init(reinit="create_new", project="other") as inner:
+            assert artfs.run is inner
+        assert artfs.run is outer
+        following = artfs.init(reinit="finish_previous", id="mine")
+        assert artfs.Api().run(outer.id).state == "finished"
+    artfs.finish()
+    assert artfs.run is None
+    assert artfs.Api().run("mine").id == following.id
+    with artfs.init(id="mine"):
+        assert artfs.Api().run("mine").state == "running"
+
+
+def test_how_runs_end(home):
+    api = artfs.Api()
+    with pytest.raises(ZeroDivisionError), artfs.init(id="failed"):
+        raise ZeroDivisionError
+    with pytest.raises(KeyboardInterrupt), artfs.init(id="crashed"):
+        raise KeyboardInterrupt
+    artfs.init(id="exit").finish(exit_code=1)
+    assert [api.run(name).state for name in ("failed", "crashed", "exit")] == ["failed", "crashed", "failed"]
+
+
+def test_a_failure_surfaces_at_finish(home, write):
+    artifact = artfs.Artifact("a", "t")
+    artifact.add_file(write("f", "1"))
+    run = artfs.init(id="broken")
+    write("f", "other")
+    run.log_artifact(artifact)
+    with pytest.raises(artfs.Error, match="changed while it was being logged"):
+        run.finish()
+    assert artfs.Api().run("broken").state == "failed"
+    assert not artfs.Api().artifact_exists("a")
+
+
+def test_without_a_run(home):
+    """W&B refuses; here a run of type "auto" is made."""
+    artifact = artfs.log_artifact(of("a"))
+    assert artifact.version == "v0"
+    assert artfs.use_artifact("a:latest").id == artifact.id
+    assert artfs.link_artifact(artifact, "shelf").is_link
+    assert {run.job_type for run in artfs.Api().runs()} == {"auto"}
+
+
+def test_api_lists(home):
+    with artfs.init() as run:
+        for text in "123":
+            run.log_artifact(of("a", text), tags=["odd"] if text in "13" else None)
+        run.log_artifact(of("b", type="model")).wait().link("shelf")
+        run.log_artifact(of("c")).wait()
+    api = artfs.Api()
+    assert [artifact.version for artifact in api.artifacts("dataset", "a")] == ["v2", "v1", "v0"]
+    assert [artifact.version for artifact in api.artifacts("dataset", "vision/a", order="+created_at")] == [
+        "v0",
+        "v1",
+        "v2",
+    ]
+    assert [artifact.version for artifact in api.artifacts("dataset", "a", tags="odd")] == ["v2", "v0"]
+    assert len(api.artifact_versions("dataset", "a")) == api.artifacts("dataset", "a").length == 3
+    assert [found.name for found in api.artifact_collections("vision", "dataset")] == ["a", "c"]
+    assert [found.name for found in api.artifact_types("acme/vision")] == ["dataset", "model"]
+    assert [found.name for found in api.artifact_type("model").collections()] == ["b", "shelf"]
+    collection = api.artifact_collection("dataset", "a")
+    assert (collection.entity, collection.project, collection.type) == ("acme", "vision", "dataset")
+    assert collection.aliases == ["latest"]
+    assert collection.is_sequence()
+    assert [artifact.version for artifact in collection.artifacts()[:2]] == ["v2", "v1"]
+    collection.description = "digits"
+    collection.save()
+    assert api.artifact_collection("dataset", "a").description == "digits"
+    for missing in (
+        lambda: api.artifact_collection("model", "a"),
+        lambda: api.artifact_type("x"),
+        lambda: api.artifact("x"),
+    ):
+        with pytest.raises(VersionNotFound):
+            missing()
+    assert api.artifact_exists("a:v1", type="dataset")
+    assert not api.artifact_exists("a:v1", type="model")
+    assert not api.artifact_exists("a:v9")
+    assert api.artifact_collection_exists("a", "dataset")
+    assert not api.artifact_collection_exists("a", "model")
+    with pytest.raises(ValueError, match="Supplied type"):
+        api.artifact("a", type="model")
+    assert artfs.Api(overrides={"project": "nowhere"}).artifact_exists("a") is False
+    collection.delete()
+    assert not api.artifact_exists("a")
+
+
+def test_a_program_that_just_ends(home, work, write):
+    """As the documentation's first example: no finish(), no wait()."""
+    write("mnist/1.png", "x")
+    program = """
+        import artfs as wandb
+        wandb.init()
+        artifact = wandb.Artifact("mnist", type="dataset")
+        artifact.add_dir("mnist/")
+        wandb.log_artifact(artifact)
+    """
+    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(program)], cwd=work, check=True, timeout=60)
+    artifact = artfs.Api().artifact("mnist")
+    assert artifact.logged_by().state == "finished"
+
+
+@pytest.mark.parametrize("where", ["run._interrupted.wait()", "run.finish()", "saving.wait()"])
+def test_an_interrupted_program(home, work, write, where):
+    """Ctrl-C while logging: the run is crashed, no version is made, nothing hangs."""
+    for index in range(300):
+        write(f"d/{index}", str(index))
+    program = """
+        import artfs, artfs.sdk.publish as publish, os, signal, threading
+        ingest, interrupted = publish.ingest, []
+        def slow(*args):
+            for entry in ingest(*args):
+                yield entry
+                if not interrupted:
+                    interrupted.append(True)
+                    os.kill(os.getpid(), signal.SIGINT)
+                run._interrupted.wait(30)
+        publish.ingest = slow
+        artifact = artfs.Artifact("d", "t")
+        artifact.add_dir("d")
+        run = artfs.init(id="mine")
+        saving = run.log_artifact(artifact)
+    """
+    code = textwrap.dedent(program) + where
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=work, timeout=60, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in ended.stderr
+    assert artfs.Api().run("mine").state == "crashed"
+    assert not artfs.Api().artifact_exists("d")
+
+
+def test_type_mismatch_names_both(home):
+    artfs.log_artifact(of("a"))
+    with pytest.raises(TypeMismatch, match="already exists with type 'dataset'; cannot log a version of type 'model'"):
+        artfs.log_artifact(of("a", type="model"))
