@@ -17,7 +17,7 @@ def command() -> None:
 @command.command()
 @json_option
 def info(as_json: bool) -> None:
-    r"""Show where the cache is, what it holds and what it may hold.
+    """Show where the cache is, what it holds and what it may hold.
 
     \b
     Example:
@@ -41,7 +41,7 @@ def info(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--paths", default="*", metavar="GLOB", help="Only paths that match.")
 def warm(name: str, paths: str) -> None:
-    r"""Fetch a version into the cache, so that reading it needs no network.
+    """Fetch a version into the cache, so that reading it needs no network.
 
     \b
     Example:
@@ -58,7 +58,7 @@ def warm(name: str, paths: str) -> None:
 
 @command.command()
 def clean() -> None:
-    r"""Empty the cache. Mounts go on, and fetch again what they read.
+    """Empty the cache. Mounts go on, and fetch again what they read.
 
     \b
     Example:

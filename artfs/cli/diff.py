@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import click
 
 from artfs.cli.output import json_option, print_json, size
 from artfs.config import load_settings
+
+if TYPE_CHECKING:
+    from artfs.catalog import Difference
 
 _MARKS = {"added": "A", "removed": "D", "changed": "M", "renamed": "R"}
 
 
 @click.command()
 @click.argument("a")
-@click.argument("b")
+@click.argument("b", required=False)
 @json_option
-def command(a: str, b: str, as_json: bool) -> None:
+def command(a: str, b: str | None, as_json: bool) -> None:
     """Compare two versions: what was added, changed, removed or renamed on the way from A to B.
+
+    A alone may be the directory of a writable mount: what has been changed in it so far.
 
     \b
     Example:
@@ -24,18 +32,27 @@ def command(a: str, b: str, as_json: bool) -> None:
     from artfs.catalog import diff
     from artfs.versions.repository import Repository
 
+    if b is None:
+        from artfs.cli.status import show_status
+
+        show_status(a, as_json=as_json)
+        return
     with Repository(load_settings()) as repository:
         old, new = (repository.catalog(repository.resolve(repository.parse(name)).version) for name in (a, b))
-        rows = diff(old, new)
-        if as_json:
-            print_json(
-                [
-                    {"change": d.change.value, "path": d.path, "old_path": d.old_path, "size": d.size, "what": d.what}
-                    for d in rows
-                ]
-            )
-            return
-        for d in rows:
-            source = f"{d.old_path} -> " if d.old_path else ""
-            detail = f" ({d.what})" if d.what not in {"", "content"} else ""
-            click.echo(f"{_MARKS[d.change.value]} {source}{d.path}{detail}  {size(d.size)}")
+        print_differences(diff(old, new), as_json=as_json)
+
+
+def print_differences(differences: Iterable[Difference], *, as_json: bool) -> None:
+    """A line for each, as git marks them: A added, D removed, M changed, R renamed."""
+    if as_json:
+        print_json(
+            [
+                {"change": d.change.value, "path": d.path, "old_path": d.old_path, "size": d.size, "what": d.what}
+                for d in differences
+            ]
+        )
+        return
+    for d in differences:
+        source = f"{d.old_path} -> " if d.old_path else ""
+        detail = f" ({d.what})" if d.what not in {"", "content"} else ""
+        click.echo(f"{_MARKS[d.change.value]} {source}{d.path}{detail}  {size(d.size)}")

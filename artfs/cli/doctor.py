@@ -37,7 +37,7 @@ class Check:
 @click.command()
 @json_option
 def command(as_json: bool) -> None:
-    r"""Check that everything artfs needs is there; exit with 1 if something is not. Changes nothing.
+    """Check that everything artfs needs is there; exit with 1 if something is not. Changes nothing.
 
     \b
     Example:

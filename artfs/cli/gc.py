@@ -19,7 +19,7 @@ from artfs.config import load_settings
 )
 @json_option
 def command(dry_run: bool, grace: float | None, as_json: bool) -> None:
-    r"""Delete versions past their time to live, and stored bytes that nothing has referred to for the grace period.
+    """Delete versions past their time to live, and stored bytes that nothing has referred to for the grace period.
 
     Safe beside anything else: what a running `log`, a draft or another version needs is kept.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import attrs
 import click
 
 from artfs.cli.output import json_option, moment, print_json, size
+from artfs.cli.writable import status_file
 from artfs.config import Settings, load_settings
 from artfs.errors import NotFound, local_error
 
@@ -23,7 +25,7 @@ _STATISTICS = "user.artfs.statistics"
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    r"""Show what is known of a version; or, given the directory of a mount, of that mount and what it has done.
+    """Show what is known of a version; or, given the directory of a mount, of that mount and what it has done.
 
     \b
     Examples:
@@ -32,7 +34,7 @@ def command(name: str, as_json: bool) -> None:
     """
     settings = load_settings()
     mount = _find_mount(settings, name)
-    facts = _version(settings, name) if mount is None else _mount(mount)
+    facts = _version(settings, name) if mount is None else _mount(settings, mount)
     if as_json:
         print_json(facts)
         return
@@ -94,11 +96,15 @@ def _find_mount(settings: Settings, name: str) -> Mount | None:
     return found
 
 
-def _mount(mount: Mount) -> dict[str, Any]:
+def _mount(settings: Settings, mount: Mount) -> dict[str, Any]:
     facts = attrs.asdict(mount)
-    if not mount.stale:
-        try:
-            facts["statistics"] = json.loads(os.getxattr(mount.mountpoint, _STATISTICS))
-        except OSError as error:
+    if mount.stale:
+        return facts
+    try:
+        facts["statistics"] = json.loads(os.getxattr(mount.mountpoint, _STATISTICS))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
             raise local_error(mount.mountpoint, error) from error
+        told = status_file(settings, mount.mountpoint).read()  # a writable mount answers no attributes
+        facts["staging_area"] = None if told is None else str(settings.staging_dir / told.area)
     return facts

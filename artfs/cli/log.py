@@ -57,7 +57,7 @@ def command(
       artfs log ./mnist acme/vision/mnist --type dataset --alias best
     """
     from artfs.registry import INHERIT
-    from artfs.versions.log import Labels, check_metadata, log_path
+    from artfs.versions.log import Labels, log_path
     from artfs.versions.remembered import version_as_json
     from artfs.versions.repository import Repository
     from artfs.versions.scan import Symlinks
@@ -70,7 +70,7 @@ def command(
         aliases,
         tags,
         description,
-        None if metadata is None else check_metadata(_metadata(metadata)),
+        metadata_of(metadata),
         INHERIT if ttl is None else math.ceil(ttl * 86400),
     )
     with Repository(settings) as repository, Progress("logged") as progress:
@@ -95,10 +95,13 @@ def command(
     click.echo(str(version.name))
 
 
-def _metadata(text: str) -> Any:
-    if not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidMetadata(why=f"{text[1:]}: {error}") from error
+def metadata_of(text: str | None) -> dict[str, Any] | None:
+    """What ``--metadata`` gives: JSON, or @ and the name of a file that holds it; raises InvalidMetadata."""
+    from artfs.versions.log import check_metadata
+
+    if text is not None and text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidMetadata(why=f"{text[1:]}: {error}") from error
+    return None if text is None else check_metadata(text)

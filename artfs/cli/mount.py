@@ -17,52 +17,113 @@ from artfs.errors import InvalidName
 
 if TYPE_CHECKING:
     from artfs.fuse import MountOptions
-    from artfs.vfs import Tree
+    from artfs.vfs import Pin, Tree
 
 
 @click.command()
 @click.argument("arguments", nargs=-1, required=True, metavar="[NAME] DIR")
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas.")
 @click.option("-f", "--foreground", is_flag=True, help="Serve in this process and log to standard error.")
+@click.option("--adopt", is_flag=True, help="Take over the mount on DIR if the process that looked after it is gone.")
+@click.option("-w", "--writable", is_flag=True, help="Stage changes to NAME; unmounting makes a draft of them.")
+@click.option("-t", "--type", "type_", help="With --writable: type of a collection that does not exist yet.")
+@click.option("--commit", is_flag=True, help="With --writable: make a version when unmounted, not a draft.")
+@click.option("-a", "--alias", "aliases", multiple=True, help="With --commit: alias of the version.")
+@click.option("--require-latest", is_flag=True, help="With --commit: only if nobody has logged a version meanwhile.")
 @click.pass_context
-def command(context: click.Context, arguments: tuple[str, ...], options: tuple[str, ...], foreground: bool) -> None:
+def command(
+    context: click.Context,
+    arguments: tuple[str, ...],
+    options: tuple[str, ...],
+    foreground: bool,
+    adopt: bool,
+    writable: bool,
+    type_: str | None,
+    commit: bool,
+    aliases: tuple[str, ...],
+    require_latest: bool,
+) -> None:
     """Show NAME as a read-only directory; return when it can be read.
 
     A version is pinned when it is mounted. A slash at the end of NAME shows a level instead, which follows what is
     logged meanwhile: acme/vision/ a project, acme/ an entity; without NAME everything is shown.
 
-    \b
-    Options: allow_other, uid=N, gid=N, file_mode=OCTAL, dir_mode=OCTAL, and those of mount(8) that make sense for
-    what is read-only.
+    Options: allow_other, uid=N, gid=N, file_mode=OCTAL, dir_mode=OCTAL, engine=auto|direct|pyfuse3, workers=N, and
+    those of mount(8) that make sense for what is read-only.
 
     \b
     Examples:
       artfs mount acme/vision/mnist:latest ~/mnist
       artfs mount -o allow_other acme/ /data
+      artfs mount --writable acme/vision/mnist ~/stage
     """
     if len(arguments) > 2:
         raise click.UsageError("give a name and a directory, or a directory alone", context)
     *name, directory = arguments
-    mount(load_settings(), name[0] if name else "", directory, ",".join(options), foreground=foreground)
+    settings = load_settings()
+    if not writable:
+        if type_ or commit or aliases or require_latest:
+            raise click.UsageError("--type, --commit, --alias and --require-latest go with --writable", context)
+        shown = name[0] if name else ""
+        mount(settings, shown, directory, ",".join(options), foreground=foreground, adopt=adopt)
+        return
+    if not name or name[0].endswith("/"):
+        raise click.UsageError("--writable takes the name of one collection", context)
+    if not commit and (aliases or require_latest):
+        raise click.UsageError("--alias and --require-latest go with --commit", context)
+    from artfs.cli.writable import mount_writable
+    from artfs.fuse import parse_options
+    from artfs.staging.mounted import Plan
+    from artfs.versions.log import Labels
+
+    plan = Plan(Labels(aliases) if commit else None, require_latest)
+    parsed = attrs.evolve(parse_options(",".join(options)), source=name[0])
+    _check(settings, name[0])
+    mount_writable(
+        settings,
+        name[0],
+        directory,
+        parsed,
+        type_,
+        plan,
+        foreground=foreground,
+        log_file=log_file(settings, directory),
+    )
 
 
 def mount(
-    settings: Settings, name: str, directory: str, options: str, *, foreground: bool = False, sloppy: bool = False
+    settings: Settings,
+    name: str,
+    directory: str,
+    options: str,
+    *,
+    foreground: bool = False,
+    adopt: bool = False,
+    sloppy: bool = False,
 ) -> None:
     """What both ``artfs mount`` and the mount helper do. Nothing that a fork would break is opened before it."""
     from artfs.fuse import mount_in_background, mount_in_foreground, parse_options
+    from artfs.vfs import Pin
 
     parsed = parse_options(options, sloppy=sloppy)
+    if adopt:
+        name = _version_on(directory) or name
     _check(settings, name)
+    pin = Pin()
     mount_options: MountOptions = attrs.evolve(parsed, source=name or parsed.source)
     level = logging.getLogger().getEffectiveLevel() if foreground else logging.INFO
 
     def make_tree() -> Tree:
-        return open_tree(settings, name)
+        return open_tree(settings, name, pin)
 
     if foreground:
         mount_in_foreground(
-            make_tree, directory, mount_options, runtime_dir=settings.runtime_dir, level=min(level, logging.INFO)
+            make_tree,
+            directory,
+            mount_options,
+            runtime_dir=settings.runtime_dir,
+            adopt=adopt,
+            level=min(level, logging.INFO),
         )
     else:
         mount_in_background(
@@ -71,7 +132,16 @@ def mount(
             mount_options,
             log_file=log_file(settings, directory),
             runtime_dir=settings.runtime_dir,
+            adopt=adopt,
         )
+
+
+def _version_on(directory: str) -> str:
+    """The version that is mounted there, which an alias may no longer lead to; nothing where there is none."""
+    try:
+        return os.getxattr(directory, "user.artfs.version").decode()
+    except OSError:
+        return ""
 
 
 def log_file(settings: Settings, directory: str) -> Path:
@@ -99,7 +169,7 @@ def _level(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.split("/") if part)
 
 
-def open_tree(settings: Settings, name: str) -> Tree:
+def open_tree(settings: Settings, name: str, pin: Pin) -> Tree:
     """What ``name`` shows, with parts of its own; runs in the process that serves."""
     from artfs.versions.repository import Repository
     from artfs.vfs import Namespace, VersionTree
@@ -111,7 +181,7 @@ def open_tree(settings: Settings, name: str) -> Tree:
     try:
         if not name or name.endswith("/"):
             return Namespace(repository, _level(name))
-        version = repository.resolve(repository.parse(name)).version
+        version = pin.version(lambda: repository.resolve(repository.parse(name)).version)
         catalog = repository.catalog(version)
         return VersionTree(version, catalog, repository.reader(catalog), repository=repository)
     except BaseException:

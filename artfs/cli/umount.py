@@ -14,14 +14,21 @@ from artfs.config import load_settings
 @click.option("--lazy", is_flag=True, help="Detach a mount that is in use; it ends when its last user does.")
 @click.option("--wait", default=60.0, show_default=True, metavar="SECONDS", help="How long to wait for its process.")
 def command(directories: tuple[str, ...], lazy: bool, wait: float) -> None:
-    r"""End mounts, also one whose process was killed ("Transport endpoint is not connected").
+    """End mounts, also one whose process was killed ("Transport endpoint is not connected").
+
+    Of a writable mount: wait until what was written is stored, and print the name of the draft.
 
     \b
     Example:
       artfs umount ~/mnist
     """
+    from artfs.cli.writable import status_file, unmount_writable
     from artfs.fuse import unmount
 
     settings = load_settings()
     for directory in directories:
+        status = status_file(settings, directory)
+        if status.read() is not None:
+            unmount_writable(directory, settings, status, lazy=lazy)
+            continue
         unmount(directory, runtime_dir=settings.runtime_dir, deadline=time.monotonic() + wait, lazy=lazy)

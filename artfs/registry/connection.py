@@ -158,11 +158,20 @@ class Database:
         cause = error.orig if isinstance(error, exc.DBAPIError) else None
         why = str(cause or error).strip().splitlines()[0]
         if isinstance(cause, sqlite3.Error):
-            if _sqlite_code(cause) == sqlite3.SQLITE_FULL:
+            # Where there is no room for the -shm file, SQLite says "disk I/O error".
+            if _sqlite_code(cause) == sqlite3.SQLITE_FULL or (
+                _sqlite_code(cause) == sqlite3.SQLITE_IOERR and self._disk_is_full()
+            ):
                 return DiskFull(where=self.redacted, why=why)
             if _sqlite_code(cause) == sqlite3.SQLITE_BUSY:
                 why = f"another process has been writing for more than {LOCK_TIMEOUT:g} s"
         return RegistryUnavailable(registry=self.redacted, why=why)
+
+    def _disk_is_full(self) -> bool:
+        try:
+            return os.statvfs(Path(self.url.database or "").parent).f_bavail == 0
+        except OSError:
+            return False
 
     def statistics(self) -> RegistryStatistics:
         """Counts so far."""

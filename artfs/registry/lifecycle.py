@@ -130,8 +130,8 @@ def commit(
     goes. What a draft was saved with stays where an argument is None, empty or KEEP. Repeating a commit that went
     through answers it again. ``require_latest`` refuses unless the base is what ``latest`` names (or both are
     nothing). With ``only_known`` nothing happens, and the answer is None, unless the content is known: so a catalog
-    need not be stored to learn that. Raises VersionNotFound (abandoned), PacksCondemned, BaseOutdated, InvalidName, InvalidMetadata,
-    RegistryFull; then the version is still PENDING.
+    need not be stored to learn that. Raises VersionNotFound (abandoned), PacksCondemned, BaseOutdated, InvalidName,
+    InvalidMetadata, RegistryFull; then the version is still PENDING.
     """
     again = connection.execute(
         select(version.c.id).where(

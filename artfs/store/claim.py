@@ -23,9 +23,8 @@ def claim_store(store: ObjectStore, registry_id: str, *, deadline: float, take_o
     try:
         owner = store_owner(store, deadline=deadline)
     except ObjectNotFound:
-        mark = json.dumps({"format": FORMAT, "registry": registry_id}).encode()
         with contextlib.suppress(ObjectExists):  # somebody was faster, perhaps an earlier attempt of our own
-            store.put(KEY, mark, deadline=deadline, overwrite=False)
+            store.put(KEY, _mark(registry_id), deadline=deadline, overwrite=False)
         owner = store_owner(store, deadline=deadline)
     if owner != registry_id and take_over:
         store.put(KEY, _mark(registry_id), deadline=deadline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
@@ -68,7 +69,10 @@ class ContentStatistics:
 class ContentReader:
     """Reads files and references of a catalog; thread-safe."""
 
-    def __init__(self, catalog: Catalog, cache: Cache, store: ObjectStore, references: References) -> None:
+    def __init__(
+        self, catalog: Catalog, cache: Cache, store: ObjectStore, references: Callable[[], References]
+    ) -> None:
+        """``references`` is asked for them when the first reference is read: most versions have none."""
         self._catalog = catalog
         self._cache = cache
         self._store = store
@@ -210,7 +214,7 @@ class ContentReader:
         while begin < end:
             index, offset = divmod(begin, PACK_DATA)
             length = min(end - begin, PACK_DATA - offset)
-            source = self._references.source(reference, index, path=self._catalog.path_of(node.inode))
+            source = self._references().source(reference, index, path=self._catalog.path_of(node.inode))
             pieces.append(Piece(source, offset, length))
             begin += length
         return pieces
@@ -222,7 +226,7 @@ class ContentReader:
             recorded = self._catalog.reference(node.inode)
             path = self._catalog.path_of(node.inode)
             scope = self._catalog.tree_digest
-            reference = self._references.settle(recorded, scope=scope, path=path, deadline=deadline)
+            reference = self._references().settle(recorded, scope=scope, path=path, deadline=deadline)
             if len(self._settled) >= _SETTLED:
                 self._settled.pop(next(iter(self._settled)), None)  # the oldest
             self._settled[node.inode] = reference

@@ -20,11 +20,18 @@ import zstandard
 from artfs.cache import Cache
 from artfs.catalog import Catalog
 from artfs.config import Settings
-from artfs.errors import CorruptCatalog, RegistryUnavailable, VersionNotFound
+from artfs.errors import (
+    CorruptCatalog,
+    LocalIOError,
+    ObjectNotFound,
+    RegistryUnavailable,
+    StoreUnavailable,
+    VersionNotFound,
+)
 from artfs.names import VersionName, parse_version_name
 from artfs.references import References
 from artfs.registry import Registry, VersionRow
-from artfs.store import ObjectStore, claim_store, open_store
+from artfs.store import ObjectStore, claim_store, open_store, store_owner
 from artfs.versions.content import ContentReader
 from artfs.versions.hashes import Hashes
 from artfs.versions.remembered import RememberedNames
@@ -114,7 +121,15 @@ class Repository:
     def writable_store(self) -> ObjectStore:
         """The store, after making sure that it is this registry's; raises StoreNotOurs."""
         if not self._claimed:
-            claim_store(self.store, self.registry.id, deadline=time.monotonic() + self.settings.read_deadline)
+            deadline = time.monotonic() + self.settings.read_deadline
+            if self.registry.entities():
+                # In use, so its store bears its mark: an empty one is another, or a disk that is not mounted.
+                try:
+                    store_owner(self.store, deadline=deadline)
+                except ObjectNotFound as error:
+                    why = "it holds nothing, but the registry knows versions; is its disk mounted, or was it moved?"
+                    raise StoreUnavailable(store=self.store.url, why=why) from error
+            claim_store(self.store, self.registry.id, deadline=deadline)
             self._claimed = True
         return self.store
 
@@ -145,18 +160,23 @@ class Repository:
         """
         if version.catalog_sha256 is None:
             raise VersionNotFound(name=str(version.name), hint=": it is still being written")
-        path = self.cache.catalog(version.catalog_sha256, lambda path: self._fetch_catalog(version, path))
-        try:
-            return Catalog(path, str(version.name))
-        except CorruptCatalog as error:
-            log.warning("%s; fetching it again", error)
-            path.unlink(missing_ok=True)
-        path = self.cache.catalog(version.catalog_sha256, lambda path: self._fetch_catalog(version, path))
-        return Catalog(path, str(version.name))
+        for last in (False, True):
+            path = self.cache.catalog(version.catalog_sha256, lambda path: self._fetch_catalog(version, path))
+            try:
+                return Catalog(path, str(version.name))
+            except CorruptCatalog as error:
+                if last:
+                    raise
+                log.warning("%s; fetching it again", error)
+                path.unlink(missing_ok=True)
+            except LocalIOError:
+                if last or path.exists():  # else another process evicted it just now
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def reader(self, catalog: Catalog, cache: Cache | None = None) -> ContentReader:
         """What reads the files of a version, through ``cache`` (the one that all share)."""
-        return ContentReader(catalog, cache or self.cache, self.store, self.references)
+        return ContentReader(catalog, cache or self.cache, self.store, lambda: self.references)
 
     def statistics(self) -> dict[str, Any]:
         """Counters of what has been opened so far, by part."""

@@ -5,6 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 from checklogs import CheckedLog
 
@@ -12,7 +13,7 @@ from artfs.fuse import mount_in_background, parse_options
 from artfs.fuse.mountpoint import mounted_on
 
 if not os.path.exists("/dev/fuse"):
-    collect_ignore_glob = ["test_mount_*"]
+    collect_ignore_glob = ["test_mount_*", "test_direct_*"]
 
 
 def alive(pid):
@@ -78,16 +79,36 @@ def log(tmp_path):
 
 
 @pytest.fixture
-def mounted(tmp_path, runtime_dir, log):
+def engine():
+    """Which engine ``mounted`` mounts with; a module overrides it to run its tests with both."""
+    return "pyfuse3"
+
+
+@pytest.fixture
+def processes():
+    """How many workers the direct engine serves with."""
+    return 2
+
+
+@pytest.fixture
+def mounted(tmp_path, runtime_dir, log, engine, processes):
     """``mounted(tree, "uid=1000", ...)`` mounts a tree in a daemon of its own."""
     made = []
 
-    def mount(tree, options="", **settings):
+    def mount(tree, options="", *, make_tree=None, **settings):
         path = tmp_path / "mnt"
         path.mkdir(exist_ok=True)
         parsed = options if not isinstance(options, str) else parse_options(options)
+        if parsed.engine == "auto" and parsed.read_only:
+            parsed = attrs.evolve(parsed, engine=engine, workers=parsed.workers or processes)
         pid = mount_in_background(
-            lambda: tree, path, parsed, log_file=log.path, runtime_dir=runtime_dir, start=20, **settings
+            make_tree or (lambda: tree),
+            path,
+            parsed,
+            log_file=log.path,
+            runtime_dir=runtime_dir,
+            start=20,
+            **settings,
         )
         made.append((path, pid))
         return Mounted(path, pid, log)

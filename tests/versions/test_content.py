@@ -58,7 +58,7 @@ def fresh(shelf, tmp_path):
 
     def make(limit=1 << 40):
         caches.append(Cache(tmp_path / f"cache{len(caches)}", limit=limit, free=0))
-        return ContentReader(catalog, caches[-1], repository.store, repository.references), caches[-1]
+        return ContentReader(catalog, caches[-1], repository.store, lambda: repository.references), caches[-1]
 
     make.caches = caches
     yield make

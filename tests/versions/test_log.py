@@ -89,7 +89,7 @@ def test_excluded_and_ignored_files_stay_out(tmp_path, repository, log):
 
 
 def test_the_same_content_makes_no_version_and_moves_the_aliases(tmp_path, repository, log):
-    # SEMANTICS: Logging content equal to an existing version of the collection makes no new version: it moves the aliases and says so.
+    # SEMANTICS: Logging content equal to an existing version of the collection makes no new version:
     source = make_tree(tmp_path / "src", CONTENT)
     first = log(source)
     (source / "a.txt").write_bytes(b"second")

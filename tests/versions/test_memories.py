@@ -100,7 +100,7 @@ def lose_registry(repository):
 
 
 def test_a_name_is_resolved_without_the_registry(tmp_path, repository, collection, log, caplog):
-    # SEMANTICS: A mount works offline if its name was resolved and its catalog fetched before; it says how old its answer is.
+    # SEMANTICS: A mount works offline if its name was resolved and its catalog fetched before;
     labels = {"metadata": {"k": {"deep": [1, None]}}, "tags": ("t",), "description": "d", "ttl": 86400}
     version = log(make_tree(tmp_path / "src", {"a": b"1"}), "best", labels=labels).version
     assert repository.resolve(collection.at("best")).age == 0

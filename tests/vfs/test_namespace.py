@@ -299,7 +299,7 @@ def test_listings_go_on_after_any_entry_also_when_things_come_and_go(namespace, 
 
 
 def test_without_the_registry_it_shows_what_there_was(namespace, repository, tmp_path, caplog):
-    # SEMANTICS: While the registry is out of reach, listings show what they last showed, and versions that were open stay readable.
+    # SEMANTICS: While the registry is out of reach, listings show what they last showed,
     path = tmp_path / "home" / "registry.db"
     repository.close()
     with namespace() as tree:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from homes import OLD, Link, make_tree, open_repository, soon
@@ -126,6 +127,22 @@ def test_reading_waits_for_nothing_without_a_deadline(home):
     assert tree.read(inode, 1 << 40, 5, None) == b""
     assert tree.read(find(tree, "nothing"), 0, 5, None) == b""
     assert tree.statistics()["cache"]["hits"] > 0
+    tree.close()
+
+
+def test_a_tree_that_is_open_outlives_its_file_in_the_cache(home):
+    tree = open_tree(home)
+    with open_repository(home) as other:
+        other.cache.clean()
+    expected = sorted(CONTENT)
+    listings = iter(tree.list(find(tree, "many"), 0, None))
+    next(listings)
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: [tree.path_of(e.attributes.inode) for e in walk(tree)], range(32)))
+        data = list(pool.map(lambda _: tree.read(find(tree, "d/b.bin"), 0, 1 << 20, soon()), range(32)))
+    assert all({path.partition(":v0/")[2] for path in paths} >= set(expected) for paths in found)
+    assert set(map(bytes, data)) == {CONTENT["d/b.bin"]}
+    assert len(list(listings)) == 299
     tree.close()
 
 

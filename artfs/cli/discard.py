@@ -1,0 +1,34 @@
+"""``artfs discard``."""
+
+from __future__ import annotations
+
+import click
+
+from artfs.config import load_settings
+from artfs.errors import NotFound
+
+
+@click.command()
+@click.argument("drafts", nargs=-1, required=True, metavar="DRAFT...")
+def command(drafts: tuple[str, ...]) -> None:
+    """Delete drafts, or what writable mounts left behind, with everything that was written.
+
+    \b
+    Example:
+      artfs discard acme/vision/mnist:draft-1234abcd
+    """
+    from artfs.staging.session import discard_area, find
+    from artfs.versions.repository import Repository
+
+    with Repository(load_settings()) as repository:
+        for draft in drafts:
+            left = find(repository, draft)
+            if left is not None:
+                discard_area(repository, left)
+                click.echo(f"discarded {left.id}")
+                continue
+            row = repository.registry.resolve(repository.parse(draft))
+            if not row.is_draft:
+                raise NotFound(f"{row.name} is no draft; `artfs rm` deletes versions")
+            repository.registry.abandon(row.id)
+            click.echo(f"discarded {row.name}")

@@ -1,0 +1,57 @@
+"""``artfs drafts``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from artfs.cli.output import json_option, moment, print_json, size
+from artfs.config import load_settings
+
+
+@click.command()
+@json_option
+def command(as_json: bool) -> None:
+    """List drafts, and the staging areas of this machine: those that are mounted, and those that were left behind.
+
+    \b
+    Example:
+      artfs drafts
+    """
+    from artfs.staging.session import left_behind
+    from artfs.versions.repository import Repository
+
+    with Repository(load_settings()) as repository:
+        drafts = repository.registry.drafts()
+        left = list(left_behind(repository))
+    if as_json:
+        areas: list[dict[str, Any]] = [
+            {
+                "area": area.id,
+                "collection": area.facts.collection,
+                "base": area.facts.base,
+                "created": area.facts.created,
+                "process": area.process,
+                "path": str(area.path),
+            }
+            for area in left
+        ]
+        print_json({"drafts": [_draft(draft) for draft in drafts], "areas": areas})
+        return
+    for draft in drafts:
+        click.echo(f"{draft.name}  {moment(draft.updated_at)}  {draft.file_count} files  {size(draft.size)}")
+    for area in left:
+        state = f"mounted by process {area.process}" if area.process else "left behind: commit or discard it"
+        base = f" on {area.facts.base}" if area.facts.base else ""
+        click.echo(f"{area.id}  {area.facts.collection}{base}  {state}")
+
+
+def _draft(draft: Any) -> dict[str, Any]:
+    return {
+        "name": str(draft.name),
+        "files": draft.file_count,
+        "size": draft.size,
+        "base": draft.base_id,
+        "updated_at": draft.updated_at,
+    }

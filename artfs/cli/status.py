@@ -1,0 +1,36 @@
+"""``artfs status``."""
+
+from __future__ import annotations
+
+import click
+
+from artfs.cli.diff import print_differences
+from artfs.cli.output import json_option
+from artfs.config import load_settings
+from artfs.errors import NotFound
+
+
+@click.command()
+@click.argument("directory")
+@json_option
+def command(directory: str, as_json: bool) -> None:
+    """Show what has been changed so far in the writable mount on DIRECTORY; `artfs diff DIRECTORY` does the same.
+
+    \b
+    Example:
+      artfs status ~/stage
+    """
+    show_status(directory, as_json=as_json)
+
+
+def show_status(directory: str, *, as_json: bool) -> None:
+    """Print the differences between a writable mount and its base; raises NotFound."""
+    from artfs.cli.writable import status_file
+    from artfs.staging.peek import peek
+
+    settings = load_settings()
+    told = status_file(settings, directory).read()
+    if told is None or told.state != "mounted":
+        raise NotFound(f"{directory} is no writable artfs mount")
+    with peek(settings.staging_dir / told.area) as differences:
+        print_differences(differences, as_json=as_json)

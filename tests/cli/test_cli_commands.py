@@ -1,0 +1,238 @@
+"""Every command once, as a user calls it."""
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+
+import click
+import pytest
+from homes import make_tree, tree_of, wait_until
+from program import PYTHON
+
+from artfs.cli import COMMANDS
+
+NAME = "vision/mnist"
+
+
+def commands():
+    for name in COMMANDS:
+        command = importlib.import_module(f"artfs.cli.{name}").command
+        yield name, command
+        if isinstance(command, click.Group):
+            for below, inner in command.commands.items():
+                yield f"{name} {below}", inner
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_help_has_an_example(name, command):
+    context = click.Context(command, info_name=f"artfs {name}", max_content_width=110)
+    text = command.get_help(context)
+    if not isinstance(command, click.Group):
+        assert re.search(rf"Examples?:\n\s+artfs {name}", text), text
+
+
+def test_the_overview(program):
+    text = program.out("--help")
+    for name, summary in COMMANDS.items():
+        assert re.search(rf"^\s+{name}\s+{re.escape(summary[:30])}", text, re.MULTILINE)
+    assert "Exit codes: 0 success" in text
+    assert program.out("--version").startswith("artfs, version 0.")
+    assert not program.home.exists()
+
+
+def test_usage_errors(program):
+    for arguments in (
+        ["frobnicate"],
+        ["log"],
+        ["log", ".", "x"],
+        ["cat", "x"],
+        ["log", ".", "x", "-t", "t", "--ttl", "0"],
+    ):
+        done = program.run(*arguments, code=2)
+        assert "Usage: artfs" in done.stderr
+    assert not program.home.exists()
+
+
+def test_init_log_and_look(program, tmp_path):
+    source = make_tree(tmp_path / "src", {"a": b"1", "d/b": b"22", "skip.tmp": b"x"})
+    (tmp_path / "meta.json").write_text('{"from": "file"}')
+    said = program.out("init", "--project", "vision", "--cache-limit", "1GiB", tmp_path / "my store")
+    assert f"{tmp_path}/my%20store" in said
+    assert (program.home / "config.toml").stat().st_mode & 0o777 == 0o600
+    done = program.run(
+        "log", source, "mnist", "-t", "dataset", "--metadata", f"@{tmp_path}/meta.json", "--exclude", "*.tmp"
+    )
+    assert done.stdout == "acme/vision/mnist:v0\n"
+    assert done.stderr.startswith("2 files, 3 B, ")
+    assert (tmp_path / "my store" / "packs").is_dir()
+    again = program.json("log", source, "mnist", "-t", "dataset", "--exclude", "*.tmp", "-a", "best")
+    assert (again["created"], again["name"], again["aliases"]) == (False, "acme/vision/mnist:v0", ["best", "latest"])
+    done = program.run("log", source, "mnist", "-t", "dataset", "--exclude", "*.tmp")
+    assert "same content: no new version" in done.stderr
+    info = program.json("info", "mnist:best")
+    assert (info["name"], info["metadata"], info["files"]) == ("acme/vision/mnist:v0", {"from": "file"}, 2)
+
+
+def test_ls(sample):
+    assert sample.out("ls") == "acme/"
+    assert sample.out("ls", "acme/").split() == ["acme/published/", "acme/vision/"]
+    assert sample.out("ls", "acme/vision/").split() == ["acme/vision/mnist", "dataset"]
+    newest, oldest = sample.out("ls", NAME).splitlines()
+    assert re.fullmatch(r"acme/vision/mnist:v1  [\d-]{10} [\d:]{8}  +256 files +12\.\d MiB  latest #checked", newest)
+    assert oldest.endswith("best")
+    listed = sample.out("ls", f"{NAME}:best").splitlines()
+    assert any(re.fullmatch(r"-rwxr-xr-x +21 2017-07-14 .* script\.sh", line) for line in listed)
+    assert any(line.endswith(" train/") for line in listed)
+    assert sample.out("ls", f"{NAME}:best", "d").endswith("link -> ../a.txt")
+    below = sample.json("ls", "-R", f"{NAME}:v1", "train")
+    assert len(below) == 257
+    assert {row["path"] for row in below} >= {"train/3", "train/3/0003.png"}
+
+
+def test_json_of_everything_that_prints_data(sample):
+    assert sample.json("ls") == [{"name": "acme/"}]
+    assert [row["name"] for row in sample.json("ls", NAME)] == ["acme/vision/mnist:v1", "acme/vision/mnist:v0"]
+    assert {"digest", "tree_digest", "aliases", "tags", "created"} <= set(sample.json("info", NAME))
+    assert {row["path"]: row["change"] for row in sample.json("diff", f"{NAME}:v0", NAME)} == {
+        "a.txt": "changed",
+        "old": "removed",
+    }
+    assert sample.json("cache", "info")["limit"] == 50 << 30
+    assert all(check["ok"] for check in sample.json("doctor"))
+    assert sample.json("gc", "--dry-run")
+
+
+def test_info(sample):
+    text = sample.out("info", NAME)
+    for line in (r"name\s+acme/vision/mnist:v1", r"tags\s+checked", r"expires_after\s+30 days", r"state\s+COMMITTED"):
+        assert re.search(f"^{line}$", text, re.MULTILINE), text
+    assert re.search(r"source\s+acme/vision/mnist:v0", sample.out("info", "published/digits:production"))
+
+
+def test_cat(sample):
+    assert sample.out("cat", f"{NAME}:v0", "a.txt") == "hello from artfs"
+    assert sample.run("cat", NAME, "big.bin", text=False).stdout == (sample.source / "big.bin").read_bytes()
+    for path in ("absent", "train", "d/link", "a.txt/b"):
+        assert sample.fails(3, "cat", NAME, path) == f"{path!r} is not in acme/vision/mnist:v1"
+
+
+def test_diff(sample):
+    assert sample.out("diff", f"{NAME}:v0", NAME).splitlines() == ["M a.txt  12 B", "D old  14 B"]
+    assert sample.out("diff", NAME, NAME) == ""
+
+
+def test_download_verify_and_checkout(sample, tmp_path):
+    assert sample.out("download", NAME, cwd=tmp_path) == "artifacts/mnist:v1"
+    assert tree_of(tmp_path / "artifacts/mnist:v1") == tree_of(sample.source)
+    done = sample.run("download", NAME, cwd=tmp_path)
+    assert done.stderr == "0 files written, 257 already there\n"
+    assert sample.out("verify", NAME, cwd=tmp_path) == "artifacts/mnist:v1 holds acme/vision/mnist:v1"
+    target = tmp_path / "artifacts/mnist:v1"
+    (target / "stranger").write_bytes(b"")
+    (target / "a.txt").write_bytes(b"hello there\n")
+    assert (
+        sample.fails(7, "verify", NAME, target)
+        == f"{target} differs from acme/vision/mnist:v1: different a.txt; unexpected stranger"
+    )
+    assert sample.out("checkout", NAME, target) == str(target)
+    assert tree_of(target) == tree_of(sample.source)
+    sample.run("download", NAME, tmp_path / "part", "--prefix", "train/3/")
+    assert os.listdir(tmp_path / "part/train") == ["3"]
+
+
+def test_labels(copy):
+    assert copy.out("alias", NAME, "best", "stable").split() == ["best", "latest", "stable"]
+    assert copy.out("alias", f"{NAME}:v0") == ""
+    assert copy.out("alias", NAME, "-r", "stable").split() == ["best", "latest"]
+    assert copy.out("tag", NAME, "reviewed", "-r", "checked") == "reviewed"
+    assert copy.out("link", f"{NAME}:v1", "published/digits") == "acme/published/digits:v1"
+    copy.run("unlink", "published/digits:v0")
+    assert (
+        copy.fails(3, "info", "published/digits:v0")
+        == "acme/published/digits:v0 does not exist: it was deleted or unlinked"
+    )
+    assert copy.fails(5, "unlink", NAME).startswith("acme/vision/mnist:v1 is no link but the version itself")
+
+
+def test_rm_and_gc(copy):
+    assert "still has the aliases" in copy.fails(5, "rm", NAME)
+    assert copy.out("rm", f"{NAME}:v1", "--delete-aliases") == "deleted acme/vision/mnist:v1"
+    assert copy.json("info", NAME)["name"] == "acme/vision/mnist:v0"
+    objects = {path for path in (copy.home / "store/packs").rglob("*") if path.is_file()}
+    assert len(objects) == 2
+    for _ in range(2):  # condemned, then deleted
+        copy.run("gc", "--grace", "0")
+    assert len({path for path in objects if path.exists()}) == 1
+    assert copy.out("cat", NAME, "a.txt") == "hello from artfs"
+
+
+def test_cache(copy, tmp_path):
+    assert "freed" in copy.out("cache", "clean")
+    assert copy.json("cache", "info")["size"] == 0
+    copy.run("cache", "warm", NAME, "--paths", "train/3/*")
+    some = copy.json("cache", "info")["parts_size"]
+    assert some > 0
+    assert copy.out("cache", "warm", NAME) == "acme/vision/mnist:v1 is in the cache"
+    (copy.home / "store").rename(tmp_path / "moved")
+    copy.run("download", NAME, tmp_path / "target")
+    assert tree_of(tmp_path / "target") == tree_of(copy.source)
+    assert re.search(r"^limit\s+50.0 GiB$", copy.out("cache", "info"), re.MULTILINE)
+
+
+def test_doctor_changes_nothing(program):
+    text = program.out("doctor")
+    assert "none yet" in text
+    assert not (program.home / "registry.db").exists()
+    assert not (program.home / "store").exists()
+
+
+def test_doctor_finds_what_is_wrong(copy):
+    (copy.home / "registry.db").write_bytes(b"garbage" * 1000)
+    text = copy.out("doctor", code=1)
+    assert re.search(r"^FAIL\s+registry\s.*out of reach: file is not a database", text, re.MULTILINE)
+
+
+def test_a_reader_that_goes_away(sample):
+    command = f"{PYTHON} -m artfs.cli ls -R {NAME} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env=sample.environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_an_output_that_is_full(sample):
+    with open("/dev/full", "w") as full:
+        process = sample.start("cat", NAME, "big.bin", stdout=full)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 9
+    assert said == "artfs: standard output: No space left on device\n"
+
+
+def test_an_interrupted_log_leaves_nothing_visible(program, tmp_path):
+    source = tmp_path / "src"
+    source.mkdir()
+    with (source / "large").open("wb") as file:
+        file.truncate(3 << 30)
+    process = program.start("log", source, NAME, "-t", "dataset")
+    wait_until(lambda: has_open(process.pid, source / "large"), "the file is read")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "\nartfs: interrupted\n")
+    assert "is empty" in program.fails(3, "info", NAME)
+    assert not list((program.home / "cache").glob("publish-*"))
+
+
+def has_open(pid, path):
+    try:
+        links = [os.path.join(f"/proc/{pid}/fd", name) for name in os.listdir(f"/proc/{pid}/fd")]
+        return any(os.path.realpath(link) == str(path) for link in links)
+    except OSError:
+        return False
+
+
+def test_verbose_tells_more(sample):
+    assert json.loads(sample.run("-v", "info", NAME, "--json").stdout)["state"] == "COMMITTED"

@@ -1,0 +1,131 @@
+"""The writable mount from the command line: stage, look, unmount, commit, discard."""
+
+import subprocess
+
+import pytest
+from homes import settings_of, tree_of, wait_until
+from program import daemons, end
+
+from artfs.cli.mount import log_file
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Something to mount on; nothing stays mounted."""
+    path = tmp_path / "stage"
+    path.mkdir()
+    yield path
+    end(path)
+
+
+def edit(directory):
+    (directory / "a.txt").write_bytes(b"edited\n")
+    (directory / "new").mkdir()
+    (directory / "new" / "file").write_bytes(b"fresh\n")
+    (directory / "nothing").unlink()
+    (directory / "train").rename(directory / "training")
+
+
+def test_stage_look_unmount_and_commit(copy, directory, tmp_path):
+    # SEMANTICS: Unmounting makes a draft of what was changed; a draft with no change is no draft, and it says so.
+    assert copy.out("mount", "--writable", "vision/mnist", directory) == ""
+    assert copy.out("status", directory) == ""
+    edit(directory)
+    expected = tree_of(directory)
+    assert "M a.txt" in copy.out("status", directory)
+    changes = {change["path"]: change["change"] for change in copy.json("diff", directory)}
+    assert changes["new/file"] == "added"
+    assert changes["nothing"] == "removed"
+    assert changes["training/0/0000.png"] == "renamed"
+    assert copy.json("info", directory)["staging_area"]
+    (area,) = copy.json("drafts")["areas"]
+    assert area["process"] in set(daemons(directory))
+    done = copy.run("umount", directory)
+    name = done.stdout.strip()
+    assert name.startswith("acme/vision/mnist:draft-")
+    assert "1 added, 251 changed, 1 removed" in done.stderr
+    assert copy.json("drafts")["areas"] == []
+    with copy.mounted(name, tmp_path / "look") as mount:
+        assert tree_of(mount.path) == expected
+    assert copy.out("commit", name, "-a", "edited") == "acme/vision/mnist:v2"
+    assert copy.json("drafts")["drafts"] == []
+    assert copy.fails(3, "commit", name)
+    with copy.mounted("vision/mnist:edited", tmp_path / "again") as mount:
+        assert tree_of(mount.path) == expected
+
+
+def test_nothing_changed(copy, directory):
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    (directory / "x").write_bytes(b"x")
+    (directory / "x").unlink()
+    done = copy.run("umount", directory)
+    assert done.stdout == ""
+    assert "nothing was changed" in done.stderr
+    assert copy.json("drafts") == {"drafts": [], "areas": []}
+
+
+@pytest.mark.parametrize("command", [["umount"], ["fusermount3", "-u"]])
+def test_other_ways_to_unmount_do_the_same_in_the_background(copy, directory, command):
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    edit(directory)
+    subprocess.run([*command, directory], check=True)
+    wait_until(lambda: not list(daemons(directory)), "the daemon has published the draft", 60)
+    (draft,) = copy.json("drafts")["drafts"]
+    log = log_file(settings_of(copy.home), str(directory)).read_text()
+    assert f"{draft['name']}: 1 added, 251 changed, 1 removed" in log
+    copy.run("discard", draft["name"])
+    assert copy.json("drafts") == {"drafts": [], "areas": []}
+
+
+def test_commit_at_unmount_and_a_new_collection(program, directory, tmp_path):
+    assert "--type" in program.fails(4, "mount", "--writable", "vision/fresh", directory)
+    program.run("mount", "--writable", "--type", "model", "--commit", "-a", "first", "vision/fresh", directory)
+    (directory / "weights").write_bytes(b"w" * 100_000)
+    assert program.out("umount", directory) == "acme/vision/fresh:v0"
+    assert program.out("cat", "vision/fresh:first", "weights") == "w" * 100_000
+
+
+def test_the_store_out_of_reach_at_unmount(copy, directory):
+    # SEMANTICS: Nothing a program wrote is lost when the daemon, the machine or the network dies:
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    edit(directory)
+    store = copy.home / "store"
+    store.rename(copy.home / "away")
+    said = copy.run("umount", directory, code=6).stderr
+    assert "what was written is kept" in said
+    (area,) = copy.json("drafts")["areas"]
+    assert area["process"] is None
+    (copy.home / "away").rename(store)
+    assert copy.out("commit", area["area"]) == "acme/vision/mnist:v2"
+    assert copy.json("drafts") == {"drafts": [], "areas": []}
+    assert copy.out("cat", "vision/mnist", "new/file") == "fresh"
+
+
+def test_a_killed_daemon_leaves_an_area_that_can_be_committed(copy, directory):
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    edit(directory)
+    for process in daemons(directory):
+        subprocess.run(["kill", "-9", str(process)], check=True)
+    copy.run("umount", directory, code=1)
+    (area,) = copy.json("drafts")["areas"]
+    assert area["process"] is None
+    assert copy.out("commit", area["area"]) == "acme/vision/mnist:v2"
+    assert copy.out("cat", "vision/mnist", "new/file") == "fresh"
+
+
+def test_bad_input(copy, directory, tmp_path):
+    assert copy.fails(3, "mount", "--writable", "vision/mnist:absent", directory)
+    assert copy.fails(4, "mount", "--writable", "vision/mn ist", directory)
+    assert copy.fails(3, "commit", "vision/mnist:v0")
+    assert copy.fails(3, "discard", "vision/mnist:v0")
+    assert copy.fails(3, "status", tmp_path)
+    assert copy.run("mount", "--writable", "acme/", directory, code=2)
+    assert copy.run("mount", "--commit", "vision/mnist", directory, code=2)
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    (directory / "more").write_bytes(b"more")
+    draft = copy.out("umount", directory)
+    copy.run("mount", "--writable", draft, directory)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert "mounted writable" in copy.fails(5, "mount", "--writable", draft, other)
+    copy.run("umount", directory)

@@ -1,0 +1,73 @@
+"""A staging area mounted for a test."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import attrs
+
+from artfs.fuse import MountOptions, mount_in_background
+from artfs.fuse.mountpoint import mounted_on
+from artfs.fuse.writable import WritableOperations
+from artfs.staging import faults
+
+sys.path.append(str(Path(__file__).parents[1] / "staging"))
+from staging_base import Stage
+
+OPTIONS = attrs.evolve(MountOptions(), read_only=False, source="e/p/c")
+
+
+class WritableMount:
+    """Mounts a ``Stage`` in a daemon; ``unmount`` gives it back, opened here."""
+
+    def __init__(self, directory, content=None, **keywords):
+        self.directory = Path(directory)
+        self.path = self.directory / "mnt"
+        self.path.mkdir()
+        Stage(self.directory, content, **keywords).close()
+        self.pid = 0
+
+    def mount(self, log=None, fault=""):
+        def make_tree():
+            importlib.reload(faults)  # which reads the environment once
+            return Stage.resume(self.directory).tree
+
+        os.environ["ARTFS_FAULT"] = fault
+        try:
+            self.pid = mount_in_background(
+                make_tree,
+                self.path,
+                OPTIONS,
+                log_file=log or self.directory / "log",
+                runtime_dir=self.directory / "run",
+                start=20,
+                operations=WritableOperations,
+                closing=60,
+            )
+        finally:
+            del os.environ["ARTFS_FAULT"]
+        return self.path
+
+    def unmount(self):
+        if mounted_on(str(self.path)):
+            subprocess.run(["umount", self.path], check=True)
+        end = time.monotonic() + 60
+        while alive(self.pid):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def staged(self):
+        """The area after the mount, by path."""
+        return Stage.resume(self.directory)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
