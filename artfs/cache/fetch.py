@@ -273,7 +273,8 @@ class Fetcher:
             else:
                 fault = f"{len(data)} bytes came instead of {end - start}"
             self._counters.mismatches += 1
-            log.warning("%s, bytes %d to %d: %s", source.label, start, end, fault)
+            # Whoever reads logs a failure that stays; one that a second request cures is no more than worth knowing.
+            log.info("%s, bytes %d to %d: %s", source.label, start, end, fault)
         raise CorruptPack(key=source.label, where=f"bytes {start} to {end}", why=fault)
 
     def _store(self, part: Part, run: range, data: memoryview, checksums: list[int]) -> bool:

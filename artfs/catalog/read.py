@@ -99,7 +99,7 @@ class Catalog:
         self.name = name
         self._idle: deque[sqlite3.Connection] = deque()
         self._closed = False
-        connection = self._connect()
+        self._first = connection = self._connect()
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (format_,) = connection.execute("PRAGMA user_version").fetchone()
@@ -120,14 +120,17 @@ class Catalog:
         except (sqlite3.DatabaseError, KeyError) as error:
             connection.close()
             raise self._mapped(error) from error
+        except FileNotFoundError as error:
+            connection.close()
+            raise LocalIOError(path=path, why=error.strerror) from error
         except BaseException:
             connection.close()
             raise
-        self._idle.append(connection)
 
     def close(self) -> None:
         """Close the connections; one that a thread is reading with at this moment, when it is done."""
         self._closed = True
+        self._first.close()
         while self._idle:
             self._idle.pop().close()
 
@@ -299,12 +302,18 @@ class Catalog:
         try:
             return self._idle.pop()
         except IndexError:
+            pass
+        try:
             return self._connect()
+        except LocalIOError:
+            if self._closed:
+                raise
+            return self._first  # the cache has given up the file's name; SQLite lets threads share in turn
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         if self._closed:
             connection.close()
-        else:
+        elif connection is not self._first:
             self._idle.append(connection)
 
     def _connect(self) -> sqlite3.Connection:

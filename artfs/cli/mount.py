@@ -169,14 +169,22 @@ def _level(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.split("/") if part)
 
 
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as it may have.
+
+    The cache keeps up to a quarter of the limit open as parts (with the usual 1024 that is 16 GB of files), and a
+    writable mount has one open for every file that programs have open.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def open_tree(settings: Settings, name: str, pin: Pin) -> Tree:
     """What ``name`` shows, with parts of its own; runs in the process that serves."""
     from artfs.versions.repository import Repository
     from artfs.vfs import Namespace, VersionTree
 
-    # The cache keeps up to a quarter of the soft limit open as parts: with the usual 1024 that is 16 GB of files.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_descriptor_limit()
     repository = Repository(settings)
     try:
         if not name or name.endswith("/"):

@@ -92,10 +92,12 @@ def mount_writable(
 
 def open_area(settings: Settings, name: str, type_: str | None, plan: Plan, status: StatusFile) -> Tree:
     """A new staging area with parts of its own; runs in the process that serves."""
+    from artfs.cli.mount import raise_descriptor_limit
     from artfs.staging.mounted import StagedMount
     from artfs.staging.session import begin
     from artfs.versions.repository import Repository
 
+    raise_descriptor_limit()
     repository = Repository(settings)
     try:
         area, base = begin(repository, repository.parse(name), type_)

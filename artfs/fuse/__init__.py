@@ -1,7 +1,7 @@
-"""artfs on Linux FUSE: the pyfuse3 adapter and the life cycle of a mount. The only package that imports pyfuse3.
+"""artfs on Linux FUSE: two engines and the life cycle of a mount. The only package that imports pyfuse3.
 
-``operations`` and ``serve`` import pyfuse3 and trio and are loaded in the process that serves; what the command line
-needs before that is here.
+``operations`` and ``serve`` (pyfuse3, one process) import pyfuse3 and trio and are loaded in the process that serves;
+``direct`` speaks the kernel's protocol itself, in several. What the command line needs before that is here.
 """
 
 from artfs.fuse.daemon import mount_in_background, mount_in_foreground

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import IO, TYPE_CHECKING, NoReturn, cast
 
 from artfs.errors import ArtfsError, LocalIOError, MountFailed
-from artfs.fuse.mountpoint import preflight
+from artfs.fuse.engines import choose
+from artfs.fuse.mountpoint import canonical, is_adoptable, preflight
 from artfs.fuse.options import MountOptions
 
 if TYPE_CHECKING:
@@ -33,13 +34,30 @@ FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
 
 
 class PrivateLogFile(logging.handlers.RotatingFileHandler):
-    """A rotating log that only its owner reads: names of files and buckets are in it."""
+    """A rotating log that only its owner reads: names of files and buckets are in it.
+
+    Several processes of a mount may have it: each follows when another has rotated it.
+    """
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
+        """Whether the file is full; looks first whether it still is the file."""
+        if self.stream is not None and not _is_at(self.baseFilename, self.stream):
+            self.stream.close()
+            self.stream = self._open()
+        return bool(super().shouldRollover(record))
 
     def _open(self) -> TextIOWrapper:
         def opener(path: str, flags: int) -> int:
             return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
         return cast("TextIOWrapper", open(self.baseFilename, self.mode, encoding="utf-8", opener=opener))
+
+
+def _is_at(path: str, stream: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def configure_logging(log_file: Path | None, *, level: int = logging.INFO) -> None:
@@ -64,13 +82,17 @@ def mount_in_foreground(
     *,
     runtime_dir: Path,
     operations: Callable[[Tree, MountOptions], Operations] | None = None,
+    adopt: bool = False,
     closing: float = 5.0,
     level: int = logging.INFO,
 ) -> None:
-    """Mount and serve in this process until it is unmounted, logging to stderr. Raises ``MountFailed``."""
-    mountpoint = preflight(path, options)
+    """Mount and serve in this process until it is unmounted, logging to stderr. Raises ``MountFailed``.
+
+    ``make_tree``, ``operations`` and ``adopt`` are as for ``mount_in_background``.
+    """
+    mountpoint, adopted = _prepare(path, options, adopt)
     configure_logging(None, level=level)
-    _serve(make_tree, mountpoint, options, _nothing, runtime_dir, operations, closing)
+    _serve(make_tree, mountpoint, options, _nothing, runtime_dir, operations, closing, adopted)
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         # The interpreter would wait for them, and so for a network that hangs: they have nothing left to deliver.
         logging.shutdown()
@@ -86,22 +108,26 @@ def mount_in_background(
     runtime_dir: Path,
     start: float = 60.0,
     operations: Callable[[Tree, MountOptions], Operations] | None = None,
+    adopt: bool = False,
     closing: float = 5.0,
     level: int = logging.INFO,
 ) -> int:
     """Mount in a daemon of its own session; its process id, once the mount answers. ``log_file`` is its own.
 
-    ``make_tree`` runs in the daemon: what has threads or connections must be made there, not before. Raises what kept
-    the daemon from starting, as ``MountFailed`` if it was no ``ArtfsError`` or took longer than ``start`` seconds.
+    ``make_tree`` runs in the daemon, with the direct engine in each of its workers, also in those that replace others:
+    what has threads or connections must be made there, not before, and every tree must be the same. ``operations`` is
+    an adapter for pyfuse3. ``adopt`` takes over what the direct engine has mounted there, if its supervisor is gone.
+    Raises what kept the daemon from starting, as ``MountFailed`` if it was no ``ArtfsError`` or took longer than
+    ``start`` seconds.
     """
-    mountpoint = preflight(path, options)
+    mountpoint, adopted = _prepare(path, options, adopt)
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = os.fork()
     if child == 0:
         _become_daemon(receiver)
         _daemon(
             sender,
-            lambda ready: _serve(make_tree, mountpoint, options, ready, runtime_dir, operations, closing),
+            lambda ready: _serve(make_tree, mountpoint, options, ready, runtime_dir, operations, closing, adopted),
             mountpoint,
             log_file,
             level,
@@ -112,6 +138,13 @@ def mount_in_background(
         return _await(receiver, mountpoint, log_file, start)
 
 
+def _prepare(path: str | os.PathLike[str], options: MountOptions, adopt: bool) -> tuple[str, bool]:
+    """The mount point, and whether there is a mount on it to take over."""
+    if adopt and is_adoptable(path):
+        return canonical(path), True
+    return preflight(path, options), False
+
+
 def _serve(
     make_tree: Callable[[], Tree],
     mountpoint: str,
@@ -120,7 +153,15 @@ def _serve(
     runtime_dir: Path,
     operations: Callable[[Tree, MountOptions], Operations] | None,
     closing: float,
+    adopted: bool,
 ) -> None:
+    if adopted or (operations is None and choose(options, mountpoint) == "direct"):
+        from artfs.fuse.direct import supervisor
+
+        mounting = supervisor.Mounting(make_tree, mountpoint, options, runtime_dir, closing)
+        (supervisor.adopt if adopted else supervisor.serve)(mounting, ready)
+        return
+
     from artfs.fuse.operations import Operations
     from artfs.fuse.serve import serve
 

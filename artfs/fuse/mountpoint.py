@@ -61,6 +61,18 @@ def mounted_on(mountpoint: str) -> MountEntry | None:
     return found
 
 
+def device_number(mountpoint: str) -> int | None:
+    """``st_dev`` of what is mounted on a directory, without asking it."""
+    found = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.split(" ", 5)
+            if _unescape(fields[4]) == mountpoint:
+                major, _, minor = fields[2].partition(":")
+                found = os.makedev(int(major), int(minor))
+    return found
+
+
 def canonical(path: str | os.PathLike[str]) -> str:
     """The path as the mount table spells it. A mount point is not touched: what serves it may hang."""
     absolute = os.path.abspath(path)
@@ -95,6 +107,15 @@ def is_stale(mountpoint: str) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
+
+
+def is_adoptable(path: str | os.PathLike[str]) -> bool:
+    """Whether there is an artfs mount on a directory that still answers."""
+    mountpoint = canonical(path)
+    entry = mounted_on(mountpoint)
+    if entry is None or entry.type != FILESYSTEM_TYPE:
+        return False
+    return not is_stale(mountpoint)
 
 
 def users(mountpoint: str, limit: int = 5) -> list[str]:

@@ -14,10 +14,8 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-import json
 import logging
 import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -26,26 +24,24 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, cast
 import attrs
 import pyfuse3
 import trio
-from cachetools import TTLCache
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
-from artfs.catalog import Kind
-from artfs.errors import ArtfsError, DeadlineExceeded
+from artfs.errors import DeadlineExceeded
+from artfs.fuse.appearance import (
+    BLOCK_SIZE,
+    FRAGMENT_SIZE,
+    NAME_MAX,
+    STATISTICS,
+    Appearance,
+    fragments,
+    statistics_json,
+)
+from artfs.fuse.failures import Failures
 from artfs.fuse.options import MountOptions
 from artfs.vfs.tree import ROOT_INODE, Attributes, DirectoryEntry, Tree, WouldBlock
 
 log = logging.getLogger(__name__)
 
-STATISTICS = b"user.artfs.statistics"
-"""Extended attribute of the root that holds the counters of everything, as JSON; not listed."""
-
-NAME_MAX = 255
-"""Bytes of one name, as on any Linux file system."""
-BLOCK_SIZE = 128 << 10
-"""What stat recommends for reads (``st_blksize``). cp and cat use at least this much anyway; Python's ``open``
-allocates a buffer of it for every file, so more would cost where files are small."""
-FRAGMENT_SIZE = 4096
-"""The unit of statfs."""
 LISTED_AT_ONCE = 1024
 """Entries fetched for one READDIRPLUS in a thread; glibc asks for 32 KiB, which holds about 200."""
 READ_THREADS = 64
@@ -54,23 +50,6 @@ METADATA_THREADS = 16
 """Threads for everything but reads, apart from theirs: names stay answerable while every read waits."""
 GRACE = 5.0
 """Seconds that a thread may overstay its deadline before its request is answered without it."""
-REPEATED = 10.0
-"""Seconds for which the same failure of the same inode is not logged again: the kernel tries a failed readahead once
-more, and programs try again."""
-
-_FORMAT = {
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.FILE: stat.S_IFREG,
-    Kind.REFERENCE: stat.S_IFREG,
-    Kind.SYMLINK: stat.S_IFLNK,
-}
-_CALLERS_FAULT = frozenset(
-    {
-        errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
-        errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.EXDEV,
-    }
-)  # fmt: skip
-"""Answers to a question, not faults: not logged."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -107,7 +86,7 @@ def request(
             raise
         except Exception as error:  # anything else that got out would end the mount
             inode = args[0] if isinstance(args[0], int) else ROOT_INODE  # statfs has none
-            raise FUSEError(self.failed(kind, inode, error)) from error
+            raise FUSEError(self.failures.number(kind, inode, error)) from error
 
     return handle
 
@@ -124,18 +103,15 @@ class Operations(pyfuse3.Operations):
         self.tree = tree
         self.requests: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.failures = Failures(self._failed)
         self.threads = 0
         self.waiting = 0
         self._wait = options.wait
         # pyfuse3 declares bytes and takes any contiguous buffer, so that a view of a cache file needs no copy.
         self._read = cast("Callable[[int, int, int, float | None], bytes]", tree.read)
-        self._uid = os.getuid() if options.uid is None else options.uid
-        self._gid = os.getgid() if options.gid is None else options.gid
-        self._file_mode = options.file_mode
-        self._dir_mode = options.dir_mode
+        self._appearance = Appearance(options)
         self._reads = trio.CapacityLimiter(READ_THREADS)
         self._metadata = trio.CapacityLimiter(METADATA_THREADS)
-        self._logged: TTLCache[tuple[str, int, str], None] = TTLCache(1024, REPEATED)
 
     def statistics(self) -> OperationsStatistics:
         """Counters since the mount."""
@@ -175,19 +151,8 @@ class Operations(pyfuse3.Operations):
         finally:
             self.waiting -= 1
 
-    def failed(self, kind: str, inode: int, error: Exception) -> int:
-        """Log what went wrong with a request, once, and return the errno that answers it."""
-        foreseen = isinstance(error, ArtfsError | OSError) and bool(error.errno)
-        number = int(error.errno) if foreseen else errno.EIO  # type: ignore[attr-defined]  # told by foreseen
-        if number in _CALLERS_FAULT:
-            return number
+    def _failed(self, number: int) -> None:
         self.errors[errno.errorcode.get(number, str(number))] += 1
-        text = str(error) or type(error).__name__
-        key = (kind, inode, text)
-        if key not in self._logged:
-            self._logged[key] = None
-            log.error("%s of inode %d failed: %s", kind, inode, text, exc_info=None if foreseen else error)
-        return number
 
     # -- names and attributes -----------------------------------------------------------------------------------
 
@@ -220,18 +185,11 @@ class Operations(pyfuse3.Operations):
     def describe(self, attributes: Attributes, entry: EntryAttributes | None = None) -> EntryAttributes:
         """``attributes`` as the kernel wants them, in ``entry`` or a new one."""
         entry = entry or EntryAttributes()
-        kind = attributes.kind
-        if kind == Kind.SYMLINK:
-            mode = 0o777
-        elif kind == Kind.DIRECTORY:
-            mode = attributes.mode if self._dir_mode is None else self._dir_mode
-        else:
-            mode = attributes.mode if self._file_mode is None else self._file_mode
         entry.st_ino = attributes.inode
-        entry.st_mode = _FORMAT[kind] | mode
+        entry.st_mode = self._appearance.mode(attributes)
         entry.st_nlink = attributes.nlink
-        entry.st_uid = self._uid
-        entry.st_gid = self._gid
+        entry.st_uid = self._appearance.uid
+        entry.st_gid = self._appearance.gid
         entry.st_size = attributes.size
         entry.st_blocks = -(-attributes.size // 512)
         entry.st_blksize = BLOCK_SIZE
@@ -319,21 +277,18 @@ class Operations(pyfuse3.Operations):
 
     async def _statistics_json(self) -> bytes:
         tree = await trio.to_thread.run_sync(self.tree.statistics, abandon_on_cancel=True, limiter=self._metadata)
-        text = json.dumps({**tree, "fuse": attrs.asdict(self.statistics())}).encode()
-        # getfattr(1) asks for the size first and then for the value, which has grown meanwhile: round up.
-        return text.ljust(-(-(len(text) + 1) // 1024) * 1024)
+        return statistics_json({**tree, "engine": "pyfuse3", "fuse": attrs.asdict(self.statistics())})
 
     @request
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """What df shows: the whole tree."""
-        capacity = self.tree.capacity()
+        capacity = fragments(self.tree.capacity())
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = BLOCK_SIZE
         answer.f_frsize = FRAGMENT_SIZE
-        free = capacity.free // FRAGMENT_SIZE
-        answer.f_blocks = -(-capacity.size // FRAGMENT_SIZE) + free
-        answer.f_bfree = answer.f_bavail = free
-        answer.f_files = capacity.files + capacity.files_free
+        answer.f_blocks = capacity.blocks
+        answer.f_bfree = answer.f_bavail = capacity.free
+        answer.f_files = capacity.files
         answer.f_ffree = answer.f_favail = capacity.files_free
         answer.f_namemax = NAME_MAX
         return answer

@@ -9,6 +9,10 @@ import attrs
 
 from artfs.errors import InvalidInput
 
+ENGINES = ("auto", "direct", "pyfuse3")
+MOST_WORKERS = 64
+"""More are of no use, and each has a descriptor of the connection, threads and caches of its own."""
+
 
 @attrs.frozen
 class MountOptions:
@@ -34,6 +38,10 @@ class MountOptions:
     read_ahead_kb: int = 1024
     """The kernel's readahead, which also cuts buffered reads into requests (its default is 128: 1.4 instead of
     2.5 GB/s measured from a warm cache). Set where the daemon is root."""
+    engine: str = "auto"
+    """Who speaks to the kernel: ``direct``, ``pyfuse3``, or ``auto``, which takes what fits."""
+    workers: int | None = None
+    """Processes that the direct engine serves with; None = one a core, at most 8."""
     wait: float = 60.0
     """Seconds that one request may wait for disk and network before it fails with EIO."""
 
@@ -78,6 +86,19 @@ def _at_least(least: int, number: int) -> int:
     return number
 
 
+def _engine(text: str) -> str:
+    if text not in ENGINES:
+        raise ValueError(text)
+    return text
+
+
+def _workers(text: str) -> int:
+    number = _positive(text)
+    if number > MOST_WORKERS:
+        raise ValueError(text)
+    return number
+
+
 _VALUES: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "uid": ("uid", _decimal, "a number"),
     "gid": ("gid", _decimal, "a number"),
@@ -86,6 +107,8 @@ _VALUES: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "max_background": ("max_background", _positive, "a positive number"),
     "read_ahead_kb": ("read_ahead_kb", _positive, "a positive number"),
     "wait": ("wait", _seconds, "a number of seconds"),
+    "engine": ("engine", _engine, f"one of {', '.join(ENGINES)}"),
+    "workers": ("workers", _workers, f"a number from 1 to {MOST_WORKERS}"),
     "fsname": ("source", str, "a name"),
 }
 _FLAGS: Mapping[str, tuple[str, bool]] = {

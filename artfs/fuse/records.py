@@ -62,6 +62,10 @@ class Claim:
                 return descriptor
             os.close(descriptor)  # its last owner removed it between our open and our lock
 
+    def forget(self) -> None:
+        """In a forked child: the claim stays its parent's alone, and ends with it."""
+        os.close(self._descriptor)
+
     def release(self) -> None:
         """Let go of the mount point."""
         self._path.unlink(missing_ok=True)  # before the lock goes: afterwards it may be somebody else's
@@ -88,5 +92,10 @@ def live_record(runtime_dir: Path, mountpoint: str) -> Record | None:
         os.close(descriptor)
 
 
+def stem(mountpoint: str) -> str:
+    """What the files of a mount are called."""
+    return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
+
+
 def _path(runtime_dir: Path, mountpoint: str) -> Path:
-    return runtime_dir / "mounts" / f"{hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]}.json"
+    return runtime_dir / "mounts" / f"{stem(mountpoint)}.json"

@@ -7,7 +7,6 @@ import logging
 import os
 import select
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -15,18 +14,16 @@ import pyfuse3
 import trio
 
 from artfs.errors import ArtfsError, MountFailed
-from artfs.fuse.mountpoint import FILESYSTEM_TYPE, mounted_on, users
+from artfs.fuse.ending import DRAIN, close_tree, ending_signals, toggle_debug, unmount_or_detach
 from artfs.fuse.notify import notify
 from artfs.fuse.operations import Operations
 from artfs.fuse.options import MountOptions
 from artfs.fuse.records import Claim
 from artfs.fuse.tune import tune
-from artfs.fuse.unmount import Busy, detach
 from artfs.vfs.tree import Tree
 
 log = logging.getLogger(__name__)
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 IDLE_TASKS = 4
 """Loop tasks kept when nothing happens; each holds a buffer for one request."""
 SPARE_TASKS = 64
@@ -34,8 +31,6 @@ SPARE_TASKS = 64
 space, the size of the largest request, and the few pages of it that a request has touched."""
 TICK = 1.0
 """Seconds between two alarms."""
-DRAIN = 1.0
-"""Seconds that requests still in threads get before the tree is closed under them."""
 
 
 def serve(
@@ -63,7 +58,7 @@ def serve(
         except BaseExceptionGroup as group:
             raise _first(group) from None
         finally:
-            _close(tree, closing)
+            close_tree(tree, closing)
     finally:
         claim.release()
         log.info("%s ended", mountpoint)
@@ -75,11 +70,9 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _run(adapter: Operations, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
-    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    ending = [number for number in ENDING if number != signal.SIGHUP or not nohup]
     signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what trio delivers again at its end must not kill us
     with (
-        trio.open_signal_receiver(*ending, signal.SIGUSR2) as signals,
+        trio.open_signal_receiver(*ending_signals(), signal.SIGUSR2) as signals,
         trio.open_signal_receiver(signal.SIGALRM) as alarms,
     ):
         device = _mount(adapter, mountpoint, options)
@@ -110,7 +103,7 @@ def _mount(adapter: Operations, mountpoint: str, options: MountOptions) -> int:
         except RuntimeError as error:
             why = "; ".join(said()) or str(error)
             raise MountFailed(mountpoint=mountpoint, why=why) from None
-    log.info("mounted %s on %s", options.source, mountpoint)
+    log.info("mounted %s on %s, engine=pyfuse3", options.source, mountpoint)
     (device,) = _devices() - before
     return device
 
@@ -154,9 +147,7 @@ async def _announce(mountpoint: str, options: MountOptions, ready: Callable[[], 
 async def _obey(signals: AsyncIterator[int], mountpoint: str, serving: trio.CancelScope) -> None:
     async for number in signals:
         if number == signal.SIGUSR2:
-            root = logging.getLogger()
-            root.setLevel(logging.INFO if root.level == logging.DEBUG else logging.DEBUG)
-            log.info("logging at level %s", logging.getLevelName(root.level))
+            toggle_debug()
             continue
         log.info("%s: unmounting %s", signal.Signals(number).name, mountpoint)
         await _end(mountpoint)
@@ -178,28 +169,13 @@ async def _watch(alarms: AsyncIterator[int], device: int, serving: trio.CancelSc
             serving.cancel()
 
 
-def _mounted(mountpoint: str) -> bool:
-    entry = mounted_on(mountpoint)
-    return entry is not None and entry.type == FILESYSTEM_TYPE
-
-
 async def _end(mountpoint: str) -> None:
     """Unmount, detaching what is in use. In a thread: the kernel may have to write back through this very loop."""
     notify(STOPPING=1)
     try:
-        await trio.to_thread.run_sync(_unmount, mountpoint)
+        await trio.to_thread.run_sync(unmount_or_detach, mountpoint)
     except ArtfsError as error:
         log.error("%s", error)  # noqa: TRY400 - foreseen: the sentence is enough
-
-
-def _unmount(mountpoint: str) -> None:
-    if not _mounted(mountpoint):
-        return
-    try:
-        detach(mountpoint, lazy=False)
-    except Busy:
-        log.warning("%s is in use by %s: detached", mountpoint, ", ".join(users(mountpoint)) or "somebody")
-        detach(mountpoint, lazy=True)
 
 
 async def _drain(adapter: Operations) -> None:
@@ -209,22 +185,3 @@ async def _drain(adapter: Operations) -> None:
             await trio.sleep(0.02)
     if adapter.threads_running:
         log.warning("%d requests still wait for data: left alone", adapter.threads_running)
-
-
-def _close(tree: Tree, seconds: float) -> None:
-    """Close the tree, and do not wait for a network that hangs."""
-    failures: list[Exception] = []
-
-    def close() -> None:
-        try:
-            tree.close()
-        except Exception as error:  # noqa: BLE001 - raised again below
-            failures.append(error)
-
-    closer = threading.Thread(target=close, name="close", daemon=True)
-    closer.start()
-    closer.join(seconds)
-    if closer.is_alive():
-        log.warning("the tree was not closed within %g s: left alone", seconds)
-    if failures:
-        raise failures[0]

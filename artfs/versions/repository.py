@@ -122,8 +122,8 @@ class Repository:
         """The store, after making sure that it is this registry's; raises StoreNotOurs."""
         if not self._claimed:
             deadline = time.monotonic() + self.settings.read_deadline
-            if self.registry.entities():
-                # In use, so its store bears its mark: an empty one is another, or a disk that is not mounted.
+            if self._holds_versions():
+                # So its store bears its mark: an empty one is another, or a disk that is not mounted.
                 try:
                     store_owner(self.store, deadline=deadline)
                 except ObjectNotFound as error:
@@ -132,6 +132,11 @@ class Repository:
             claim_store(self.store, self.registry.id, deadline=deadline)
             self._claimed = True
         return self.store
+
+    def _holds_versions(self) -> bool:
+        registry = self.registry
+        projects = (project for entity in registry.entities() for project in registry.projects(entity.name))
+        return any(registry.collections(project.entity, project.name) for project in projects)
 
     def parse(self, name: str) -> VersionName:
         """A version's name as a user writes it, completed from the settings; raises InvalidName."""

@@ -1,6 +1,7 @@
 """What a mount looks like, knowing nothing of FUSE."""
 
 from artfs.vfs.namespace import Namespace
+from artfs.vfs.pin import Pin
 from artfs.vfs.tree import ROOT_INODE, Attributes, Capacity, DirectoryEntry, Tree, WouldBlock
 from artfs.vfs.version import VersionTree
 
@@ -10,6 +11,7 @@ __all__ = [
     "Capacity",
     "DirectoryEntry",
     "Namespace",
+    "Pin",
     "Tree",
     "VersionTree",
     "WouldBlock",

@@ -104,9 +104,11 @@ def test_kill_9_of_workers_under_load_fails_no_read(mounted):
 def test_all_workers_killed_at_once_are_replaced(mounted):
     mount = mounted(MemoryTree({"f": b"x" * 5000}))
     mount.log.expect(KILLED, 2)
-    for pid in all_serve(mount):
+    killed = all_serve(mount)
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert (mount.path / "f").read_bytes() == b"x" * 5000
+    wait_until(lambda: not {*killed} & {*workers(mount)}, "both are replaced")
 
 
 def test_a_worker_that_is_terminated_is_replaced(mounted):
@@ -194,6 +196,7 @@ def test_a_tree_that_cannot_be_made_again_is_tried_again(mounted, tmp_path):
     mount.log.wait_for("a worker cannot serve")
     (tmp_path / "down").unlink()
     assert (mount.path / "f").read_bytes() == b"content"  # it waits for the next worker
+    wait_until(lambda: not {*pids} & {*workers(mount)}, "both are replaced")
 
 
 # -- signals ------------------------------------------------------------------------------------------------------

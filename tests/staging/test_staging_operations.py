@@ -256,8 +256,9 @@ def test_truncation_down_then_up_gives_zeros(stage):
     assert it.read("f") == b"0123\0\0\0\0"
     it.write("f", 6, b"xy")
     assert it.read("f") == b"0123\0\0xy"
-    it.write("f", 1, b"A")
+    it.write("f", 1, b"ABC")
     it.truncate("f", 2)
+    assert it.tree.view.database.all("SELECT start, stop FROM range") == [(1, 2)]
     it.truncate("f", 12)
     assert it.read("f") == b"0A" + bytes(10)
     it.reopen()

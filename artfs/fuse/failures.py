@@ -1,0 +1,48 @@
+"""From an exception to the errno that answers a request, and to one line in the log."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+
+from cachetools import TTLCache
+
+from artfs.errors import ArtfsError
+
+log = logging.getLogger(__name__)
+
+REPEATED = 10.0
+"""Seconds for which the same failure of the same inode is not logged again: the kernel tries a failed readahead once
+more, and programs try again."""
+
+_CALLERS_FAULT = frozenset(
+    {
+        errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+        errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.EXDEV,
+    }
+)  # fmt: skip
+"""Answers to a question, not faults: not logged."""
+
+
+class Failures:
+    """What requests of one mount failed with."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        """Calls ``count`` with the errno of every answer that was logged or would have been."""
+        self._count = count
+        self._logged: TTLCache[tuple[str, int, str], None] = TTLCache(1024, REPEATED)
+
+    def number(self, kind: str, inode: int, error: Exception) -> int:
+        """Log what went wrong with a request, once, and return the errno that answers it."""
+        foreseen = isinstance(error, ArtfsError | OSError) and bool(error.errno)
+        number = int(error.errno) if foreseen else errno.EIO  # type: ignore[attr-defined]  # told by foreseen
+        if number in _CALLERS_FAULT:
+            return number
+        self._count(number)
+        text = str(error) or type(error).__name__
+        key = (kind, inode, text)
+        if key not in self._logged:
+            self._logged[key] = None
+            log.error("%s of inode %d failed: %s", kind, inode, text, exc_info=None if foreseen else error)
+        return number
