@@ -121,8 +121,8 @@ def test_a_target_without_permission(tmp_path, catalog, repository):
     place = tmp_path / "locked"
     place.mkdir(mode=0o500)
     repository.store  # noqa: B018  opened while it can be
-    for parent in [tmp_path, *tmp_path.parents[:2]]:
-        parent.chmod(0o755)
+    for parent in [tmp_path, *tmp_path.parents[:3]]:
+        parent.chmod(parent.stat().st_mode | 0o055)
     with as_nobody(place), pytest.raises(LocalIOError, match=r"cannot use .*/locked.*: Permission denied"):
         download(repository, catalog, str(place / "x"))
 
@@ -220,8 +220,8 @@ def test_verify_goes_on_after_what_it_cannot_read(tmp_path, repository, catalog,
     download(repository, catalog, str(target))
     (target / "a.txt").chmod(0)
     (target / "nothing").unlink()
-    for parent in [tmp_path, *tmp_path.parents[:2]]:
-        parent.chmod(0o755)
+    for parent in [tmp_path, *tmp_path.parents[:3]]:
+        parent.chmod(parent.stat().st_mode | 0o055)
     with (
         as_nobody(),
         pytest.raises(VerificationFailed, match=r"unreadable a.txt \(Permission denied\); missing nothing"),

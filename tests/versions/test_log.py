@@ -278,8 +278,8 @@ def test_an_unreadable_source_is_named(tmp_path, collection, name):
     home = tmp_path / "home"
     home.mkdir()
     tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o055)
     with as_nobody(home, source, source / "d", source / "d/secret"), open_repository(home) as repository:
         with pytest.raises(SourceUnreadable, match=f"cannot read {source}/{name}: Permission denied"):
             log_path(repository, source, collection, "dataset")
