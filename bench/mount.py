@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=1024, help="MiB")
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--other-engine", default="direct", help="engine to run beside the default one")
+    parser.add_argument("--other-engine", default="pyfuse3", help="engine to run beside the default one")
     parser.add_argument("--directory", help="where to put some 8 GB of files")
     options = parser.parse_args()
     results = Results("Read-only mount")

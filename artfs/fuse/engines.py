@@ -7,7 +7,7 @@ from typing import Final
 from artfs.errors import MountFailed
 from artfs.fuse.options import MountOptions
 
-AUTO: Final = "pyfuse3"
+AUTO: Final = "direct"
 """What ``engine=auto`` takes for a read-only mount where the kernel has what the direct engine needs."""
 
 

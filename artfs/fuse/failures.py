@@ -28,9 +28,13 @@ _CALLERS_FAULT = frozenset(
 class Failures:
     """What requests of one mount failed with."""
 
-    def __init__(self, count: Callable[[int], None]) -> None:
-        """Calls ``count`` with the errno of every answer that was logged or would have been."""
+    def __init__(self, count: Callable[[int], None], news: Callable[[str], bool] = lambda _what: True) -> None:
+        """Calls ``count`` with the errno of every answer that was logged or would have been.
+
+        ``news`` says whether no other process of the mount has logged a failure in the last ``REPEATED`` seconds.
+        """
         self._count = count
+        self._news = news
         self._logged: TTLCache[tuple[str, int, str], None] = TTLCache(1024, REPEATED)
 
     def number(self, kind: str, inode: int, error: Exception) -> int:
@@ -44,5 +48,7 @@ class Failures:
         key = (kind, inode, text)
         if key not in self._logged:
             self._logged[key] = None
-            log.error("%s of inode %d failed: %s", kind, inode, text, exc_info=None if foreseen else error)
+            what = f"{kind} of inode {inode} failed: {text}"
+            if self._news(what):
+                log.error("%s", what, exc_info=None if foreseen else error)
         return number

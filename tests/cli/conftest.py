@@ -48,7 +48,7 @@ def program(tmp_path):
 @pytest.fixture
 def copy(sample, tmp_path):
     """A copy of the sample for tests that change it."""
-    shutil.copytree(sample.home, tmp_path / "home")
+    shutil.copytree(sample.home, tmp_path / "home", ignore=shutil.ignore_patterns("run"))  # what is mounted stays there
     program = Program(tmp_path / "home")
     program.source = sample.source
     return program

@@ -310,8 +310,7 @@ def test_unmounting_while_the_network_hangs(on_s3, s3_proxy, tmp_path):
         reader = subprocess.Popen(["cat", mount.path / "large"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             s3_proxy.wait_for_requests(1)
-            (pid,) = daemons(mount.path)
-            os.kill(pid, signal.SIGTERM)
+            os.kill(on_s3.json("info", mount.path)["pid"], signal.SIGTERM)
             wait_until(lambda: not list(daemons(mount.path)), "the daemon ends", 20)
             assert reader.wait(20) != 0
         finally:
@@ -386,8 +385,10 @@ def test_a_killed_daemon_is_explained_and_cleared(copy, tmp_path):
     place = tmp_path / "mnt"
     try:
         with contextlib.suppress(AssertionError), copy.mounted(NAME, place):
-            (pid,) = daemons(place)
-            os.kill(pid, signal.SIGKILL)
+            # First the one that would replace the others.
+            os.kill(copy.json("info", place)["pid"], signal.SIGKILL)
+            for pid in daemons(place):
+                os.kill(pid, signal.SIGKILL)
             wait_until(lambda: not list(daemons(place)), "it is dead")
             with pytest.raises(OSError, match="Transport endpoint is not connected"):
                 os.listdir(place)

@@ -26,7 +26,7 @@ def board():
 
 
 def dispatcher(board, tree, **options):
-    return Dispatcher(tree, MountOptions(**options), board.slots[0], board.statistics)
+    return Dispatcher(tree, MountOptions(**options), board.slots[0], board.statistics, board.is_news)
 
 
 @pytest.fixture

@@ -1,21 +1,24 @@
 """Memory that the supervisor and its workers share: what every worker is doing, and has done.
 
-One page a worker, of 64-bit words. Each is written by its worker alone, so nothing is locked: a reader may see counters
-of slightly different moments. The page outlives its worker: what a request is that killed it stands there.
+Two pages a worker, of 64-bit words. Each is written by its worker alone, so nothing is locked: a reader may see
+counters of slightly different moments. The pages outlive their worker: what a request is that killed it stands there.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 from artfs.fuse.direct.protocol import Opcode
+from artfs.fuse.failures import REPEATED
 
-WORDS: Final = 512
-"""Of a page."""
+WORDS: Final = 1024
+"""Of a worker."""
 PID: Final = 0
 UNIQUE: Final = 1
 """The request that the worker answers itself now, 0 when it waits for the next."""
@@ -33,6 +36,7 @@ _REQUESTS: Final = slice(8, 72)
 _ERRORS: Final = slice(72, 208)
 _RING: Final = slice(208, 272)
 _WAITING: Final = slice(272, 512)
+_LOGGED: Final = slice(512, 640)
 _RING_SIZE: Final = _RING.stop - _RING.start
 MOST_WAITING: Final = _WAITING.stop - _WAITING.start
 
@@ -40,7 +44,7 @@ MOST_WAITING: Final = _WAITING.stop - _WAITING.start
 class Slot:
     """The page of one worker."""
 
-    __slots__ = ("errors", "requests", "ring", "waiting", "words")
+    __slots__ = ("errors", "logged", "requests", "ring", "waiting", "words")
 
     def __init__(self, words: memoryview[int]) -> None:
         self.words = words
@@ -50,6 +54,8 @@ class Slot:
         """Requests answered with an errno that was a fault, by errno."""
         self.ring = words[_RING]
         """Uniques of the requests that were interrupted last."""
+        self.logged = words[_LOGGED]
+        """Hashes of the failures that the worker logged last, each with when, in monotonic nanoseconds."""
         self.waiting = words[_WAITING]
         """Uniques of requests that wait in threads; 0: a free place."""
 
@@ -75,7 +81,7 @@ class Slot:
 
     def release(self) -> None:
         """Let go of the memory."""
-        for view in (self.requests, self.errors, self.ring, self.waiting, self.words):
+        for view in (self.requests, self.errors, self.ring, self.logged, self.waiting, self.words):
             view.release()
 
 
@@ -114,6 +120,24 @@ class Board:
             if count:
                 found[errno.errorcode.get(number, str(number))] = count
         return found
+
+    def is_news(self, slot: Slot, what: str) -> bool:
+        """Whether no worker has logged this lately; then the worker of ``slot`` is about to, and it is noted.
+
+        The kernel tries a failed read once more, and that may come to another worker.
+        """
+        key = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=8).digest(), "little")
+        now = time.monotonic_ns()
+        oldest = 0
+        for other in self.slots:
+            for place in range(0, len(other.logged), 2):
+                if other.logged[place] == key and now - other.logged[place + 1] < REPEATED * 1e9:
+                    return False
+        for place in range(0, len(slot.logged), 2):
+            if slot.logged[place + 1] < slot.logged[oldest + 1]:
+                oldest = place
+        slot.logged[oldest], slot.logged[oldest + 1] = key, now
+        return True
 
     def statistics(self) -> dict[str, Any]:
         """Counters since the mount, of all workers and of each; what waits now, but for the request that asks."""

@@ -119,15 +119,23 @@ class Dispatcher:
     """Answers requests for one tree. ``answer`` belongs to one thread; what it defers may run in any."""
 
     def __init__(
-        self, tree: Tree, options: MountOptions, slot: Slot, statistics: Callable[[], Mapping[str, Any]]
+        self,
+        tree: Tree,
+        options: MountOptions,
+        slot: Slot,
+        statistics: Callable[[], Mapping[str, Any]],
+        is_news: Callable[[Slot, str], bool],
     ) -> None:
-        """Notes in ``slot`` what it does; ``statistics`` is what the engine adds to those of the tree."""
+        """Notes in ``slot`` what it does; ``statistics`` is what the engine adds to those of the tree.
+
+        ``is_news`` says whether a failure is still to be logged, by any of the workers.
+        """
         self._tree = tree
         self._read = tree.read
         self._slot = slot
         self._statistics = statistics
         self._appearance = Appearance(options)
-        self._failures = Failures(slot.failed)
+        self._failures = Failures(slot.failed, lambda what: is_news(slot, what))
         self._unchanging: bool | None = None
         self._unknown: set[int] = set()
         self._handlers: dict[int, _Handler] = {

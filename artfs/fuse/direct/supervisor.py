@@ -146,9 +146,10 @@ class Supervisor:
     def _wait(self, descriptors: Sequence[int], seconds: float | None) -> list[int]:
         """Those that are readable within so many seconds; fewer, too, when a signal comes."""
         poll = select.poll()
-        for descriptor in (self._wakeup.fileno(), *descriptors):
+        wakeup = self._wakeup.fileno()
+        for descriptor in (wakeup, *descriptors):
             poll.register(descriptor, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)]
+        ready = [number for number, _ in poll.poll(None if seconds is None else seconds * 1000) if number != wakeup]
         with contextlib.suppress(BlockingIOError):
             self._wakeup.recv(4096)
         return ready

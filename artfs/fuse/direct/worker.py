@@ -126,7 +126,7 @@ def _serve(task: Task, tree: Tree) -> None:
     slot = task.board.slots[task.index]
     slot.words[PID] = os.getpid()
     slot.words[STARTS] += 1
-    dispatcher = Dispatcher(tree, task.options, slot, task.board.statistics)
+    dispatcher = Dispatcher(tree, task.options, slot, task.board.statistics, task.board.is_news)
     waiting = Waiting(task.device, dispatcher, task.board, slot, task.options.wait)
     try:
         listener = control.listen(task.runtime_dir, task.mountpoint, task.index)
