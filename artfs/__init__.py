@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         init,
         link_artifact,
         log_artifact,
+        prefetch,
         upsert_artifact,
         use_artifact,
     )
@@ -86,6 +87,7 @@ __all__ = [
     "init",
     "link_artifact",
     "log_artifact",
+    "prefetch",
     "run",
     "upsert_artifact",
     "use_artifact",

@@ -23,11 +23,12 @@ from artfs.cache.part import ABSENT, Part
 from artfs.cache.readahead import Advice, Readahead
 from artfs.cache.source import Source
 from artfs.cache.statistics import CacheInfo, CacheStatistics, Counters
+from artfs.cache.succession import Succession
 from artfs.cache.table import PartTable
 from artfs.catalog.layout import BLOCK, block_count
 from artfs.errors import DeadlineExceeded
 
-__all__ = ["Advice", "Cache", "CacheInfo", "CacheStatistics", "Readahead", "Source"]
+__all__ = ["Advice", "Cache", "CacheInfo", "CacheStatistics", "Readahead", "Source", "Succession"]
 
 log = logging.getLogger(__name__)
 
@@ -83,15 +84,16 @@ class Cache:
     def try_read(self, source: Source, offset: int, length: int) -> memoryview | None:
         """``length`` bytes of the source if they are in the page cache and known to be right; None otherwise.
 
-        Never waits, opens nothing, raises nothing, and costs one system call. What reaches beyond the source's end is
-        left to ``read``.
+        Never waits, opens nothing, raises nothing, and costs one system call, a second one when it meets blocks that
+        another process has brought. What reaches beyond the source's end is left to ``read``.
         """
         part = self._table.get(source.name)
-        if part is None or part.trusted.find(0, offset // BLOCK, -(-(offset + length) // BLOCK)) >= 0:
+        if part is None or not self._nowait:
             return None
-        if not self._nowait:
-            return None
+        first, end = offset // BLOCK, -(-(offset + length) // BLOCK)
         try:
+            if part.trusted.find(0, first, end) >= 0 and not part.try_trust(first, end):
+                return None
             data = part.try_read(offset, length)
         except OSError as error:
             # BlockingIOError is the ordinary "only on disk"; other faults are for read to meet and to deal with.
@@ -106,7 +108,7 @@ class Cache:
 
     def read(
         self, source: Source, offset: int, length: int, deadline: float, *, window: tuple[int, int] | None = None
-    ) -> bytes:
+    ) -> bytes | memoryview:
         """Up to ``length`` bytes at ``offset``, fewer only at the source's end, by ``deadline`` (monotonic seconds).
 
         Fetches what is missing, and of the blocks [first, end) of ``window`` what shares a request with it; the rest
@@ -175,6 +177,23 @@ class Cache:
         """Have the blocks fetched in the background. At once; dropped when busy; no failure is reported."""
         self._fetcher.prefetch(source, max(0, first_block), min(end_block, block_count(source.size)))
 
+    def request(self, source: Source, first_block: int, end_block: int) -> bool:
+        """The same for what somebody has asked for: thousands of requests may wait, apart from ``prefetch``.
+
+        Whether there was room for all of it; no failure is reported, whoever reads the blocks meets it.
+        """
+        return self._fetcher.request(source, max(0, first_block), min(end_block, block_count(source.size)))
+
+    def release(self, source: Source, first_block: int, end_block: int) -> None:
+        """Say that the blocks will hardly be read again soon: they stay in the cache, and need no memory.
+
+        What a mount has read, the kernel keeps as the mount's own pages; a second copy of a long stream only drives
+        out what others use. And memory that is used again costs less than memory that is new: streaming 1 GiB into a
+        cache took 0.45 s of system time instead of 0.4 (pages warm) to 4.2 s (a virtual machine whose host has to
+        provide them).
+        """
+        self._fetcher.release(source, first_block, end_block)
+
     # -- looking ------------------------------------------------------------------------------------------------
 
     def cached(self, source: Source) -> int:
@@ -233,7 +252,7 @@ def _extras(source: Source, part: Part | None, states: bytes, window: tuple[int,
     return [b for b in range(max(0, first), min(end, block_count(source.size))) if states[b] == ABSENT]
 
 
-def _assemble(part: Part | None, offset: int, end: int, fetched: dict[int, memoryview]) -> bytes:
+def _assemble(part: Part | None, offset: int, end: int, fetched: dict[int, memoryview]) -> bytes | memoryview:
     """The bytes, from memory where they have just been fetched, else from the part; fewer if that was truncated."""
     if not fetched and part is not None:
         return part.read(offset, end - offset)
@@ -245,7 +264,7 @@ def _assemble(part: Part | None, offset: int, end: int, fetched: dict[int, memor
             pieces.append(fetched[block][start - block * BLOCK : stop - block * BLOCK])
         elif part is not None:
             pieces.append(part.read(start, stop - start))
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()

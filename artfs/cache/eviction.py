@@ -90,7 +90,7 @@ class Eviction:
     def clean(self) -> int:
         """Remove everything that can be; the bytes freed."""
         freed = 0
-        for name in ("parts", "catalogs", "tmp"):
+        for name in ("parts", "catalogs", "profiles", "tmp"):
             for file in _files(self._directory / name):
                 freed += self._remove(file)
         self._tend()

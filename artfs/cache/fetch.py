@@ -11,12 +11,13 @@ import errno
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from artfs.cache.eviction import Eviction
 from artfs.cache.flights import Flight, Flights
-from artfs.cache.locks import FIRST_PAUSE, LONGEST_PAUSE
+from artfs.cache.locks import pause
 from artfs.cache.part import ABSENT, HEADER, UNCHECKED, Part
 from artfs.cache.source import Source
 from artfs.cache.statistics import Counters
@@ -36,6 +37,10 @@ BACKGROUND: Final = 8
 """Requests at once that nobody waits for: the longest readahead window, 64 MiB."""
 BACKGROUND_QUEUE: Final = 64
 """Background requests that may wait; more are dropped, since what they would bring is needed too late or never."""
+REQUESTED: Final = 4
+"""Requests at once for what was asked for beforehand, so that readahead beside them finds the network free."""
+REQUESTED_QUEUE: Final = 4096
+"""Of these may wait: 32 GiB of neighbourhoods."""
 BACKGROUND_DEADLINE: Final = 30.0
 """Seconds for a background request. A reader may come to wait for it, and must have time left to ask again."""
 COMPLAINT_PAUSE: Final = 60.0
@@ -91,9 +96,12 @@ class Fetcher:
         self.flights = Flights()
         self._foreground = Workers("artfs-fetch", FOREGROUND)
         self._background = Workers("artfs-prefetch", BACKGROUND, BACKGROUND_QUEUE)
+        self._requested = Workers("artfs-request", REQUESTED, REQUESTED_QUEUE)
+        self._queued: set[tuple[str, int, int]] = set()
 
     def close(self, timeout: float) -> None:
         """Begin nothing more."""
+        self._requested.close(0.0)
         self._background.close(0.0)
         self._foreground.close(timeout)
 
@@ -142,6 +150,37 @@ class Fetcher:
             if not self._background.submit(partial(self._prefetch, source, run)):
                 self._counters.prefetches_dropped += 1
 
+    def request(self, source: Source, first: int, end: int) -> bool:
+        """Have the absent blocks of [first, end) fetched in turn; whether there was room for all of it in the queue.
+
+        Small files that lie together ask for the same blocks: what waits already is not queued again.
+        """
+        complete = True
+        for run in runs(range(first, end)):
+            key = source.name, run.start, run.stop
+            if key in self._queued:
+                continue
+            self._queued.add(key)
+            if not self._requested.submit(partial(self._answer, source, run, key)):
+                self._queued.discard(key)
+                self._counters.prefetches_dropped += 1
+                complete = False
+        return complete
+
+    def _answer(self, source: Source, run: range, key: tuple[str, int, int]) -> None:
+        self._queued.discard(key)
+        self._prefetch(source, run)
+
+    def release(self, source: Source, first: int, end: int) -> None:
+        """Have the kernel let go of the blocks [first, end) when there is time, or not at all."""
+        part = self._table.get(source.name)
+        if part is not None:
+            self._background.submit(partial(self._release, part, first, end))
+
+    def _release(self, part: Part, first: int, end: int) -> None:
+        with suppress(OSError):  # advice, to a file system that need not take it
+            part.release(first, end)
+
     def _prefetch(self, source: Source, run: range) -> None:
         # Flights begin here and not when the job was queued: nobody must wait for what has not begun.
         deadline = time.monotonic() + BACKGROUND_DEADLINE
@@ -180,7 +219,6 @@ class Fetcher:
 
     def _bring(self, job: _Job) -> None:
         began = time.monotonic()
-        pause = FIRST_PAUSE
         while job.pending:
             part = self.part(job.source, job.deadline)
             if part is None or not part.writable:
@@ -198,12 +236,11 @@ class Fetcher:
             # What another process is fetching and nobody here has asked for is no concern of ours.
             for block in [block for block in job.pending if block not in job.wanted]:
                 job.land(block)
-            left = job.deadline - time.monotonic()
-            if job.pending and left <= 0:
+            now = time.monotonic()
+            if job.pending and now >= job.deadline:
                 raise DeadlineExceeded(what=f"a fetch of {job.source.label}", seconds=job.deadline - began)
             if job.pending and not progress:
-                time.sleep(min(pause, left))
-                pause = min(pause * 2, LONGEST_PAUSE)
+                time.sleep(min(pause(now - began), job.deadline - now))
 
     def _bring_uncached(self, job: _Job) -> None:
         for run in list(runs(sorted(block for block in job.pending if block in job.wanted))):
@@ -250,6 +287,9 @@ class Fetcher:
             data, checksums = self._fetch(job.source, run, job.deadline)
         if part is not None and self._store(part, run, data, checksums):
             job.stored += len(data)
+            if not job.wanted:
+                # On its way to the disk at once: then the kernel can let go of it as soon as the reader has passed.
+                self._release(part, run.start, run.stop)
         else:
             self._counters.uncached += len(run)
         for block in run:

@@ -20,9 +20,14 @@ from typing import Final
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0, as OFD locks require).
 _FLOCK: Final = struct.Struct("hhqqi4x")
 
-FIRST_PAUSE: Final = 0.001
+SHORTEST_PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 0.050
-"""Seconds between two tries, doubling: from near by a block takes a few ms, and 20 tries a second are cheap."""
+"""Seconds between two tries: from near by a block takes a few ms, and 20 tries a second are cheap."""
+
+
+def pause(waited: float) -> float:
+    """How long to sleep after ``waited`` seconds in vain: an eighth of that, so that the wait ends little too late."""
+    return min(max(SHORTEST_PAUSE, waited / 8), LONGEST_PAUSE)
 
 
 def try_lock(fd: int, byte: int) -> bool:
@@ -43,13 +48,12 @@ def unlock(fd: int, byte: int) -> None:
 
 def poll(condition: Callable[[], bool], deadline: float) -> bool:
     """Try ``condition`` until it holds or the deadline (monotonic seconds) has passed; whether it held."""
-    pause = FIRST_PAUSE
+    began = time.monotonic()
     while not condition():
-        left = deadline - time.monotonic()
-        if left <= 0:
+        now = time.monotonic()
+        if now >= deadline:
             return False
-        time.sleep(min(pause, left))
-        pause = min(pause * 2, LONGEST_PAUSE)
+        time.sleep(min(pause(now - began), deadline - now))
     return True
 
 

@@ -142,6 +142,18 @@ class Part:
         self.used = True
         return memoryview(buffer)
 
+    def try_trust(self, first: int, end: int) -> bool:
+        """Whether the blocks [first, end) are trusted by now, as far as that is in the page cache. OSError as above."""
+        if self._distrust or end > self.blocks:
+            return False
+        states = bytearray(end - first)
+        if os.preadv(self.fd, (states,), _STATES + first, os.RWF_NOWAIT) != len(states):
+            return False
+        if states.count(TRUSTED) != len(states):
+            return False
+        self.trusted[first:end] = b"\1" * len(states)
+        return True
+
     def read(self, offset: int, length: int) -> bytes:
         """The bytes from disk; fewer if somebody has truncated the file."""
         data = os.pread(self.fd, length, HEADER + offset)
@@ -190,6 +202,10 @@ class Part:
         write_all(self.fd, struct.pack(f"<{len(checksums)}Q", *checksums), _CHECKSUMS + 8 * first)
         write_all(self.fd, bytes([TRUSTED]) * len(checksums), _STATES + first)
         self.trusted[first : first + len(checksums)] = b"\1" * len(checksums)
+
+    def release(self, first: int, end: int) -> None:
+        """Have the kernel write the blocks [first, end) to disk, if it has not, and let go of those that it has."""
+        os.posix_fadvise(self.fd, HEADER + first * BLOCK, (end - first) * BLOCK, os.POSIX_FADV_DONTNEED)
 
     def discard(self, block: int) -> None:
         """Mark a block as absent."""

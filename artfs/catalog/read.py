@@ -117,6 +117,7 @@ class Catalog:
             self.tree_digest: str = meta["tree_digest"]
             self.file_count: int = meta["file_count"]
             self.size: int = meta["size"]
+            self.pack_count: int = connection.execute("SELECT coalesce(max(id), 0) FROM pack").fetchone()[0]
         except (sqlite3.DatabaseError, KeyError) as error:
             connection.close()
             raise self._mapped(error) from error

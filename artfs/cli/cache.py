@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TextIO
+
 import attrs
 import click
 
@@ -40,19 +42,27 @@ def info(as_json: bool) -> None:
 @command.command()
 @click.argument("name")
 @click.option("--paths", default="*", metavar="GLOB", help="Only paths that match.")
-def warm(name: str, paths: str) -> None:
+@click.option(
+    "--order",
+    type=click.File(encoding="utf-8", errors="surrogateescape"),
+    metavar="FILE",
+    help="Only the paths in FILE (- for standard input), one a line, in that order.",
+)
+def warm(name: str, paths: str, order: TextIO | None) -> None:
     """Fetch a version into the cache, so that reading it needs no network.
 
     \b
-    Example:
+    Examples:
       artfs cache warm acme/vision/mnist:v3 --paths 'train/*'
+      artfs cache warm acme/vision/mnist:v3 --order epoch1.txt
     """
     from artfs.versions.repository import Repository
     from artfs.versions.warm import warm as warm_version
 
     with Repository(load_settings()) as repository, Progress("warmed") as progress:
         version = repository.resolve(repository.parse(name)).version
-        warm_version(repository, repository.catalog(version), pattern=paths, progress=progress)
+        lines = None if order is None else (line.removesuffix("\n") for line in order if line != "\n")
+        warm_version(repository, repository.catalog(version), pattern=paths, order=lines, progress=progress)
     click.echo(f"{version.name} is in the cache")
 
 

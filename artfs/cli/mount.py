@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas.")
 @click.option("-f", "--foreground", is_flag=True, help="Serve in this process and log to standard error.")
 @click.option("--adopt", is_flag=True, help="Take over the mount on DIR if the process that looked after it is gone.")
+@click.option("--profile", is_flag=True, help="Record what is read, for later mounts of the version to fetch first.")
 @click.option("-w", "--writable", is_flag=True, help="Stage changes to NAME; unmounting makes a draft of them.")
 @click.option("-t", "--type", "type_", help="With --writable: type of a collection that does not exist yet.")
 @click.option("--commit", is_flag=True, help="With --writable: make a version when unmounted, not a draft.")
@@ -37,6 +38,7 @@ def command(
     options: tuple[str, ...],
     foreground: bool,
     adopt: bool,
+    profile: bool,
     writable: bool,
     type_: str | None,
     commit: bool,
@@ -65,8 +67,13 @@ def command(
         if type_ or commit or aliases or require_latest:
             raise click.UsageError("--type, --commit, --alias and --require-latest go with --writable", context)
         shown = name[0] if name else ""
-        mount(settings, shown, directory, ",".join(options), foreground=foreground, adopt=adopt)
+        if profile and (not shown or shown.endswith("/")):
+            raise click.UsageError("--profile goes with the name of one version", context)
+        text = ",".join(options)
+        mount(settings, shown, directory, text, foreground=foreground, adopt=adopt, profile=profile)
         return
+    if profile:
+        raise click.UsageError("--profile and --writable do not go together", context)
     if not name or name[0].endswith("/"):
         raise click.UsageError("--writable takes the name of one collection", context)
     if not commit and (aliases or require_latest):
@@ -99,6 +106,7 @@ def mount(
     *,
     foreground: bool = False,
     adopt: bool = False,
+    profile: bool = False,
     sloppy: bool = False,
 ) -> None:
     """What both ``artfs mount`` and the mount helper do. Nothing that a fork would break is opened before it."""
@@ -114,7 +122,7 @@ def mount(
     level = logging.getLogger().getEffectiveLevel() if foreground else logging.INFO
 
     def make_tree() -> Tree:
-        return open_tree(settings, name, pin)
+        return open_tree(settings, name, pin, profile=profile)
 
     if foreground:
         mount_in_foreground(
@@ -179,18 +187,21 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def open_tree(settings: Settings, name: str, pin: Pin) -> Tree:
+def open_tree(settings: Settings, name: str, pin: Pin, *, profile: bool = False) -> Tree:
     """What ``name`` shows, with parts of its own; runs in the process that serves."""
     from artfs.versions.repository import Repository
-    from artfs.vfs import Namespace, VersionTree
+    from artfs.vfs import Namespace, ProfiledTree, VersionTree, has_profile
 
     raise_descriptor_limit()
     repository = Repository(settings)
     try:
         if not name or name.endswith("/"):
             return Namespace(repository, _level(name))
+        first = not pin.known
         version = pin.version(lambda: repository.resolve(repository.parse(name)).version)
         catalog = repository.catalog(version)
+        if profile or (first and has_profile(repository, version)):
+            return ProfiledTree(version, catalog, repository, record=profile, first=first)
         return VersionTree(version, catalog, repository.reader(catalog), repository=repository)
     except BaseException:
         repository.close()

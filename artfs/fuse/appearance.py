@@ -16,6 +16,11 @@ from artfs.vfs.tree import Attributes, Capacity
 
 STATISTICS = b"user.artfs.statistics"
 """Extended attribute of the root that holds the counters of everything, as JSON; not listed."""
+PREFETCH = b"user.artfs.prefetch"
+"""Extended attribute of every file: asking for it has the file fetched in the background. Not listed. An attribute,
+because it is the one way to the daemon that every program, every language and both engines have."""
+PREFETCHING = b"1"
+"""Its value."""
 NAME_MAX = 255
 """Bytes of one name, as on any Linux file system."""
 BLOCK_SIZE = 128 << 10

@@ -31,6 +31,8 @@ from artfs.fuse.appearance import (
     BLOCK_SIZE,
     FRAGMENT_SIZE,
     NAME_MAX,
+    PREFETCH,
+    PREFETCHING,
     STATISTICS,
     Appearance,
     fragments,
@@ -265,6 +267,10 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(pyfuse3.ENOATTR)
         if name == STATISTICS and inode == ROOT_INODE:
             return await self._statistics_json()
+        if name == PREFETCH:
+            if not await self.call(self.tree.prefetch, inode):
+                raise FUSEError(pyfuse3.ENOATTR)
+            return PREFETCHING
         value = (await self.call(self.tree.xattrs, inode)).get(name.decode(errors="replace"))
         if value is None:
             raise FUSEError(pyfuse3.ENOATTR)

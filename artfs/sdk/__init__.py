@@ -7,6 +7,7 @@ from artfs.sdk.collections import ArtifactCollection, ArtifactType
 from artfs.sdk.entry import ArtifactManifestEntry
 from artfs.sdk.files import ArtifactFiles, File
 from artfs.sdk.manifest import ArtifactManifest
+from artfs.sdk.prefetch import prefetch
 from artfs.sdk.run import (
     Run,
     finish,
@@ -34,6 +35,7 @@ __all__ = [
     "init",
     "link_artifact",
     "log_artifact",
+    "prefetch",
     "upsert_artifact",
     "use_artifact",
 ]

@@ -121,6 +121,12 @@ class StagingTree:
         """Bytes of a file."""
         return self._content.read(inode, offset, size, deadline)
 
+    def prefetch(self, inode: int, deadline: float | None) -> bool:
+        """Of what has the base's content."""
+        if self._base is None or self._nodes.get(inode).shown is not None or not self._catalog.node(inode):
+            return False
+        return self._base.prefetch(inode, deadline)
+
     def xattrs(self, inode: int, deadline: float | None) -> Mapping[str, bytes]:
         """Those of the base for what has the base's content, none else."""
         node = self._nodes.get(inode)

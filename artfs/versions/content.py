@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import attrs
 import cachetools
 
-from artfs.cache import Cache, Readahead, Source
+from artfs.cache import Advice, Cache, Readahead, Source, Succession
+from artfs.cache.succession import PER_PACK, place
 from artfs.catalog import Catalog, Node, PackInfo, Reference
 from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD, PACK_DATA, block_count
 from artfs.references import References, redact
@@ -81,6 +82,7 @@ class ContentReader:
         self._settled: dict[int, Reference] = {}
         self._streams: cachetools.LRUCache[int, Readahead] = cachetools.LRUCache(_STREAMS)
         self._streams_lock = threading.Lock()
+        self._succession = Succession()
 
     def size(self, node: Node, deadline: float | None) -> int | None:
         """Bytes of a file or reference; of a reference without a recorded size, what its remote says.
@@ -104,7 +106,11 @@ class ContentReader:
             length = min(size, node.size - offset)
             if length <= 0:
                 return b""
-            data = self._cache.try_read(self._source(node.pack), (node.offset or 0) + offset, length)
+            start = (node.offset or 0) + offset
+            data = self._cache.try_read(self._source(node.pack), start, length)
+            # The place is worked out here and not by ``place``: a call takes 60 ns of the 2 us that a hit does.
+            if data is not None and node.pack * PER_PACK + start // NEIGHBOURHOOD >= self._succession.due:
+                self._follow(node.pack, start)
         else:
             total = self.size(node, None)
             if total is None or (node.remote and node.inode not in self._settled):
@@ -114,8 +120,8 @@ class ContentReader:
                 return b""
             data = self._join(node, offset, length)
         if data is not None and (node.size is None or node.size > NEIGHBOURHOOD):
-            advice = self._stream(node).advise(offset, length)
-            self._prefetch(node, advice.ahead, advice.ahead_stop)
+            stream = self._stream(node)
+            self._go_on(node, stream, stream.advise(offset, length))
         return data
 
     def read(self, node: Node, offset: int, size: int, deadline: float) -> bytes | memoryview:
@@ -128,12 +134,15 @@ class ContentReader:
         if length <= 0:
             return b""
         if total <= NEIGHBOURHOOD and not node.remote:
+            if node.pack is not None:
+                self._follow(node.pack, (node.offset or 0) + offset)
             parts = [
                 self._cache.read(piece.source, piece.offset, piece.length, deadline, window=neighbourhood(piece))
                 for piece in self.pieces(node, offset, offset + length)
             ]
             return parts[0] if len(parts) == 1 else b"".join(parts)
-        advice = self._stream(node).advise(offset, length)
+        stream = self._stream(node)
+        advice = stream.advise(offset, length)
         wanted = self.pieces(node, offset, advice.stop)
         parts = []
         missing = length
@@ -144,8 +153,34 @@ class ContentReader:
                 missing -= take
             else:
                 self._cache.prefetch(piece.source, *_blocks(piece))
-        self._prefetch(node, advice.ahead, advice.ahead_stop)
+        self._go_on(node, stream, advice)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def prefetch(self, node: Node, deadline: float | None) -> bool:
+        """Have a file or reference fetched in the background, in the order in which they are asked for.
+
+        With no deadline, whether that could be begun at once: a reference may have to be asked for its size first.
+        """
+        if node.remote and self._reference(node, deadline) is None:
+            return False
+        for piece in self.pieces(node, 0, self.size(node, deadline) or 0):
+            small = (node.size or 0) <= NEIGHBOURHOOD and not node.remote
+            self._cache.request(piece.source, *(neighbourhood(piece) if small else _blocks(piece)))
+        return True
+
+    def request_pack(self, pack: int, first: int, end: int) -> bool:
+        """Have the blocks [first, end) of a pack fetched in the background; whether there was room for the wish."""
+        return pack > self._catalog.pack_count or self._cache.request(self._source(pack), first, end)
+
+    def request_reference(self, inode: int, first: int, end: int, deadline: float) -> bool:
+        """The same for a reference, which may have to be asked for its size."""
+        node = self._catalog.node(inode)
+        if node is None or not node.remote:
+            return True
+        self._reference(node, deadline)
+        stop = min(end * BLOCK, self.size(node, deadline) or 0)
+        pieces = self.pieces(node, first * BLOCK, stop)
+        return all(self._cache.request(piece.source, *_blocks(piece)) for piece in pieces)
 
     def pieces(self, node: Node, begin: int, end: int) -> list[Piece]:
         """Where the bytes ``begin`` to ``end`` lie, in order; ``end`` must not be beyond the end of the file.
@@ -186,10 +221,24 @@ class ContentReader:
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _prefetch(self, node: Node, begin: int, end: int) -> None:
-        if begin < end:
-            for piece in self.pieces(node, begin, end):
-                self._cache.prefetch(piece.source, *_blocks(piece))
+    def _go_on(self, node: Node, stream: Readahead, advice: Advice) -> None:
+        """Fetch what lies ahead, and let go of what lies behind."""
+        if advice.ahead >= advice.ahead_stop:
+            return
+        for piece in self.pieces(node, advice.ahead, advice.ahead_stop):
+            self._cache.prefetch(piece.source, *_blocks(piece))
+        behind, stop = stream.passed()
+        if behind < stop:
+            for piece in self.pieces(node, behind, stop):
+                self._cache.release(piece.source, *_blocks(piece))
+
+    def _follow(self, pack: int, offset: int) -> None:
+        """Fetch the neighbourhoods that come next, where small files are read in the order in which they lie."""
+        for at in self._succession.touch(place(pack, offset)):
+            following, index = divmod(at, PER_PACK)
+            if following <= self._catalog.pack_count:
+                first = index * (NEIGHBOURHOOD // BLOCK)
+                self._cache.prefetch(self._source(following), first, first + NEIGHBOURHOOD // BLOCK)
 
     def _source(self, pack: int) -> PackSource:
         source = self._sources.get(pack)

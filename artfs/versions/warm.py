@@ -5,14 +5,14 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from artfs.cache import Source
-from artfs.catalog import Catalog, Entry, Kind
+from artfs.catalog import Catalog, Kind, Node
 from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD
-from artfs.errors import DiskFull
+from artfs.errors import DiskFull, NotFound
 from artfs.versions.content import ContentReader
 from artfs.versions.ingest import Progress
 from artfs.versions.repository import Repository
@@ -24,11 +24,18 @@ _STEP: Final = NEIGHBOURHOOD // BLOCK
 
 
 def warm(
-    repository: Repository, catalog: Catalog, *, pattern: str = "*", progress: Progress = lambda _files, _size: None
+    repository: Repository,
+    catalog: Catalog,
+    *,
+    pattern: str = "*",
+    order: Iterable[str] | None = None,
+    progress: Progress = lambda _files, _size: None,
 ) -> None:
     """Fetch every file and reference whose path matches ``pattern`` (as in a shell).
 
-    Raises what fetching raises, and DiskFull if not all of it can be in the cache at once.
+    With ``order``, paths in the version, only these and in that order: what a job reads first is there first.
+    Raises what fetching raises, NotFound for a path of ``order`` that is no file of the version, and DiskFull if not
+    all of it can be in the cache at once.
     """
     reader = repository.reader(catalog)
     cache = repository.cache
@@ -49,13 +56,14 @@ def warm(
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="artfs-warm") as pool:
         try:
             waiting: deque[Future[None]] = deque()
-            last: tuple[str, int] | None = None
-            for entry in catalog.leaves():
-                if not fnmatch.fnmatchcase(entry.path, pattern) or entry.kind not in {Kind.FILE, Kind.REFERENCE}:
+            asked: set[tuple[str, int]] = set()  # one for 8 MiB, however many files lie there
+            nodes = _every(catalog) if order is None else _ordered(catalog, order)
+            for path, node in nodes:
+                if not fnmatch.fnmatchcase(path, pattern):
                     continue
-                for source, step in _steps(catalog, reader, entry, time.monotonic() + patience):
-                    if (source.name, step) != last:  # files lie in packs in path order: neighbours share a step
-                        last = (source.name, step)
+                for source, step in _steps(reader, node, time.monotonic() + patience):
+                    if (source.name, step) not in asked:
+                        asked.add((source.name, step))
                         wanted += min(NEIGHBOURHOOD, source.size - step * NEIGHBOURHOOD)
                         if wanted > limit:
                             raise DiskFull(
@@ -64,16 +72,30 @@ def warm(
                         waiting.append(pool.submit(fetch, source, step))
                     if len(waiting) > _AHEAD:
                         waiting.popleft().result()
-                progress(1, entry.size)
+                progress(1, node.size or 0)
             while waiting:
                 waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _steps(catalog: Catalog, reader: ContentReader, entry: Entry, deadline: float) -> Iterator[tuple[Source, int]]:
-    node = catalog.resolve(entry.path)
-    assert node is not None
+def _every(catalog: Catalog) -> Iterator[tuple[str, Node]]:
+    for entry in catalog.leaves():
+        if entry.kind in {Kind.FILE, Kind.REFERENCE}:
+            node = catalog.resolve(entry.path)
+            assert node is not None
+            yield entry.path, node
+
+
+def _ordered(catalog: Catalog, order: Iterable[str]) -> Iterator[tuple[str, Node]]:
+    for path in order:
+        node = catalog.resolve(path)
+        if node is None or node.kind not in {Kind.FILE, Kind.REFERENCE}:
+            raise NotFound(what="file", name=path)
+        yield path, node
+
+
+def _steps(reader: ContentReader, node: Node, deadline: float) -> Iterator[tuple[Source, int]]:
     size = reader.size(node, deadline)
     for piece in reader.pieces(node, 0, size or 0):
         for step in range(piece.offset // NEIGHBOURHOOD, -(-(piece.offset + piece.length) // NEIGHBOURHOOD)):

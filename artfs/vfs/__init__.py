@@ -2,6 +2,7 @@
 
 from artfs.vfs.namespace import Namespace
 from artfs.vfs.pin import Pin
+from artfs.vfs.profiled import ProfiledTree, has_profile
 from artfs.vfs.tree import ROOT_INODE, Attributes, Capacity, DirectoryEntry, Tree, WouldBlock
 from artfs.vfs.version import VersionTree
 
@@ -12,7 +13,9 @@ __all__ = [
     "DirectoryEntry",
     "Namespace",
     "Pin",
+    "ProfiledTree",
     "Tree",
     "VersionTree",
     "WouldBlock",
+    "has_profile",
 ]

@@ -122,6 +122,10 @@ class Namespace:
         """Bytes of a file in a version."""
         return self._tree(inode, deadline).read(inode, offset, size, deadline)
 
+    def prefetch(self, inode: int, deadline: float | None) -> bool:
+        """Of a version's file."""
+        return bool(inode >> CATALOG_BITS) and self._tree(inode, deadline).prefetch(inode, deadline)
+
     def xattrs(self, inode: int, deadline: float | None) -> Mapping[str, bytes]:
         """Those of a version's file; the namespace's own nodes have none."""
         return self._tree(inode, deadline).xattrs(inode, deadline) if inode >> CATALOG_BITS else {}

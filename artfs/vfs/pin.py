@@ -21,6 +21,11 @@ class Pin:
     def __init__(self) -> None:
         self._descriptor = os.memfd_create("artfs-pin", os.MFD_CLOEXEC)
 
+    @property
+    def known(self) -> bool:
+        """Whether some process has asked before."""
+        return os.fstat(self._descriptor).st_size > 0
+
     def version(self, resolve: Callable[[], VersionRow]) -> VersionRow:
         """What ``resolve`` says to the first process that asks. The others must be started after its answer."""
         size = os.fstat(self._descriptor).st_size

@@ -88,6 +88,12 @@ class Tree(Protocol):
     def read(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
         """At most ``size`` bytes from ``offset``, fewer only at the end of the file; empty beyond it."""
 
+    def prefetch(self, inode: int, deadline: float | None) -> bool:
+        """Have a file fetched in the background before somebody reads it; False if the inode is no file.
+
+        What fails is left to the reader.
+        """
+
     def xattrs(self, inode: int, deadline: float | None) -> Mapping[str, bytes]:
         """Extended attributes by full name (``user.artfs.digest``)."""
 

@@ -86,6 +86,15 @@ class VersionTree:
             raise WouldBlock
         return data
 
+    def prefetch(self, inode: int, deadline: float | None) -> bool:
+        """Have a file or reference fetched into the cache in the background."""
+        node = self._node(inode)
+        if node.kind not in {Kind.FILE, Kind.REFERENCE}:
+            return False
+        if not self._reader.prefetch(node, deadline):
+            raise WouldBlock
+        return True
+
     def xattrs(self, inode: int, deadline: float | None) -> Mapping[str, bytes]:
         """Name of the version; of a file also its digest and cached bytes, of a reference its URI and digest."""
         if deadline is None:

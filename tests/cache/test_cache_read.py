@@ -136,6 +136,33 @@ def test_a_reader_never_waits_behind_prefetches_and_these_are_dropped_when_many(
         stalled.open_gate()
 
 
+def test_what_is_asked_for_waits_its_turn_and_is_not_dropped(cache, make_source):
+    source = make_source(17 << 20)
+    others = [make_source(BLOCK, name=f"{number:06x}") for number in range(200)]
+    source.close_gate()
+    for _ in range(3):  # many small files that lie together ask for the same
+        assert cache.request(source, 0, 1000)
+    assert all(cache.request(other, 0, 1) for other in others)
+    source.open_gate()
+    eventually(lambda: all(each.blocks_requested() for each in others))
+    eventually(lambda: cache.cached(source) == 17 << 20)
+    assert source.blocks_requested() == list(range(17))
+    assert cache.statistics().prefetches_dropped == 0
+
+
+def test_readahead_does_not_wait_behind_what_was_asked_for(cache, make_source):
+    stalled = [make_source(BLOCK, name=f"{number:06x}") for number in range(20)]
+    for source in stalled:
+        source.close_gate()
+        cache.request(source, 0, 1)
+    assert stalled[0].stalled.acquire(timeout=20)
+    source = make_source()
+    cache.prefetch(source, 0, 2)
+    eventually(lambda: cache.present(source, 0, 2 * BLOCK))
+    for source in stalled:
+        source.open_gate()
+
+
 def test_a_failing_prefetch_hurts_nobody(cache, source):
     source.error = StoreUnavailable(store="file", why="test")
     cache.prefetch(source, 0, 4)

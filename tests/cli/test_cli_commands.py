@@ -199,6 +199,15 @@ def test_cache(copy, tmp_path):
     copy.run("cache", "warm", NAME, "--paths", "train/3/*")
     some = copy.json("cache", "info")["parts_size"]
     assert some > 0
+    order = tmp_path / "order"
+    order.write_text("big.bin\nGrüße 日本 🎈.txt\n\ntrain/3/0003.png\n")
+    copy.run("cache", "clean")
+    said = copy.out("cache", "warm", NAME, "--order", order, "--paths", "*.bin")
+    assert said == "acme/vision/mnist:v1 is in the cache"
+    assert copy.json("cache", "info")["parts_size"] > 11 << 20
+    order.write_text("absent\n")
+    assert copy.fails(3, "cache", "warm", NAME, "--order", order) == "file absent does not exist"
+    assert copy.run("cache", "warm", NAME, "--order", tmp_path / "no", code=2).returncode == 2
     assert copy.out("cache", "warm", NAME) == "acme/vision/mnist:v1 is in the cache"
     (copy.home / "store").rename(tmp_path / "moved")
     copy.run("download", NAME, tmp_path / "target")

@@ -16,6 +16,7 @@ import pytest
 from homes import OLD, make_tree, settings_of, tree_of, wait_until
 from program import Program, daemons, end
 
+from artfs import prefetch
 from artfs.catalog import Entry, Kind
 from artfs.catalog.layout import BLOCK
 from artfs.digests import md5_base64
@@ -259,6 +260,44 @@ def test_a_warm_mount_makes_no_request_and_works_offline(on_s3, s3_proxy, tmp_pa
         assert tree_of(mount.path) == tree_of(on_s3.source)
     with on_s3.mounted(NAME, tmp_path / "again") as mount:  # mounted offline
         assert tree_of(mount.path) == tree_of(on_s3.source)
+
+
+def test_what_was_prefetched_is_read_without_a_request(on_s3, s3_proxy, tmp_path):
+    # SEMANTICS: Asking for `user.artfs.prefetch` of a file has it fetched in the background.
+    on_s3.run("cache", "clean")
+    with on_s3.mounted(NAME, tmp_path / "mnt") as mount:
+        assert prefetch(mount.path / name for name in ("large", "d/007")) == 2
+        wait_until(lambda: os.getxattr(mount.path / "large", "user.artfs.cached") == b"%d" % (5 * BLOCK), "it is there")
+        wait_until(lambda: os.getxattr(mount.path / "d/007", "user.artfs.cached") != b"0", "it is there")
+        s3_proxy.requests.clear()
+        for name in ("large", "d/007"):
+            assert (mount.path / name).read_bytes() == (on_s3.source / name).read_bytes()
+        assert s3_proxy.requests == []
+
+
+def test_what_a_profiled_run_read_is_fetched_by_the_next_mount(on_s3, s3_proxy, tmp_path):
+    # SEMANTICS: `artfs mount --profile` records which blocks are read; every later mount of the version fetches those
+    def read(path):
+        with (path / "large").open("rb", buffering=0) as file:
+            file.seek(3 * BLOCK)
+            return file.read(10)
+
+    on_s3.run("cache", "clean")
+    with on_s3.mounted("--profile", NAME, tmp_path / "mnt") as mount:
+        expected = read(mount.path)
+        assert mount.statistics()["profile"]["blocks"] >= 0  # of the process that answered
+    shutil.rmtree(on_s3.home / "cache" / "parts")
+    s3_proxy.requests.clear()
+    with on_s3.mounted(NAME, tmp_path / "mnt") as mount:
+        mount.log.wait_for("of the profile|in the profile")
+        wait_until(lambda: os.getxattr(mount.path / "large", "user.artfs.cached") != b"0", "its block is there")
+        asked = packs_asked(s3_proxy)
+        assert 1 <= len(asked) < 5
+        assert read(mount.path) == expected
+        assert packs_asked(s3_proxy) == asked
+    message = on_s3.run("mount", "--profile", "vision/", tmp_path / "mnt", code=2).stderr
+    assert "--profile goes with the name of one version" in message
+    assert on_s3.run("mount", "--profile", "--writable", NAME, tmp_path / "mnt", code=2).returncode == 2
 
 
 def test_a_warm_mount_without_store_and_registry(copy, tmp_path):

@@ -136,6 +136,16 @@ def test_extended_attributes_have_the_sizes_of_the_system_call(dispatch):
     assert b'"engine": "direct"' in ask(dispatch, Opcode.GETXATTR, 1, sized(65536, b"user.artfs.statistics\0"))
 
 
+def test_asking_for_the_prefetch_attribute_has_a_file_fetched(board):
+    tree = MemoryTree(CONTENT)
+    dispatch = dispatcher(board, tree)
+    sized = GETXATTR_IN.pack(10, 0) + b"user.artfs.prefetch\0"
+    assert ask(dispatch, Opcode.GETXATTR, 2, sized) == b"1"
+    assert ask(dispatch, Opcode.GETXATTR, 1, sized) == errno.ENODATA  # a directory
+    assert ask(dispatch, Opcode.GETXATTR, 99, sized) == errno.ENOENT
+    assert tree.asked["prefetch"] == 3
+
+
 def test_a_request_that_was_sent_again_is_answered_as_it_is_named(dispatch):
     assert ask(dispatch, Opcode.READ, 2, reading(0, 7), unique=42 | protocol.RESENT) == b"content"
 

@@ -13,6 +13,7 @@ import attrs
 import pytest
 from memory_tree import MTIME, HugeTree, MemoryTree
 
+from artfs import prefetch
 from artfs.fuse import MountOptions, parse_options
 from artfs.fuse.mountpoint import MountEntry, mounted_on
 
@@ -206,6 +207,14 @@ def test_fsync_of_what_cannot_change_succeeds(mount):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def test_asking_for_the_prefetch_attribute_has_a_file_fetched(mounted):
+    mount = mounted(MemoryTree({"f": b"x", "d/g": b"y"}))
+    assert prefetch([mount.path / "f", mount.path / "d", mount.path / "d/g"]) == 2
+    assert os.listxattr(mount.path / "f") == []
+    with pytest.raises(FileNotFoundError):
+        prefetch([mount.path / "absent"])
 
 
 def test_xattrs(mounted):

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artfs.cache import Cache
-from artfs.catalog.layout import BLOCK
+from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD
 from artfs.errors import ArtfsError, CorruptCatalog, CorruptPack, ObjectNotFound, VersionNotFound
 from artfs.names import CollectionName
 from artfs.versions import ingest
@@ -72,6 +72,26 @@ def read(reader, node, offset, size):
     return bytes(reader.read(node, offset, size, soon()) if data is None else data)
 
 
+@pytest.fixture(scope="module")
+def ordered(tmp_path_factory):
+    """A version of many small files, 72 MiB together, and what makes readers of it with an empty cache."""
+    home = tmp_path_factory.mktemp("ordered")
+    chance = random.Random(11)
+    content = {f"{i // 24:02}/{i:03}": chance.randbytes(512 << 10) for i in range(144)}
+    caches = []
+    with open_repository(home / "home") as repository:
+        version = log_path(repository, make_tree(home / "src", content), COLLECTION, "dataset").version
+        with closing(repository.catalog(version)) as catalog:
+
+            def fresh_reader():
+                caches.append(Cache(home / f"cache{len(caches)}", limit=1 << 40, free=0))
+                return ContentReader(catalog, caches[-1], repository.store, lambda: repository.references), caches[-1]
+
+            yield catalog, content, fresh_reader
+            for cache in caches:
+                cache.close()
+
+
 names = st.sampled_from(sorted(source_content()))
 large_names = st.sampled_from(["a-large", "m-mixed", "z-exactly", "zz-edge"])
 near_blocks = st.builds(lambda block, more: max(0, block * BLOCK + more), st.integers(0, 24), st.integers(-3, 3))
@@ -118,6 +138,47 @@ def test_small_files_share_requests(shelf, fresh):
         if name.startswith("small/"):
             assert read(reader, catalog.resolve(name), 0, 1 << 20) == data
     assert cache.statistics().requests <= 2
+
+
+def rests(cache):
+    """Whether nothing is fetched in the background, nor about to be."""
+    workers = cache._fetcher._background
+    return not workers._jobs and workers._idle == len(workers._threads) and not cache.statistics().flights
+
+
+def test_small_files_read_in_order_are_fetched_ahead_and_shuffled_ones_are_not(ordered):
+    catalog, content, fresh_reader = ordered
+    names = sorted(content)
+    reader, cache = fresh_reader()
+    waited = []
+    for name in names:
+        before = cache.statistics().reads_fetched
+        assert read(reader, catalog.resolve(name), 0, 1 << 20) == content[name]
+        if cache.statistics().reads_fetched > before:
+            waited.append(name)
+        wait_until(lambda: rests(cache), "what was asked for is there")
+    # One wait for the first three neighbourhoods, then the next are there before they are read.
+    assert len(waited) == 3
+    assert cache.statistics().bytes_fetched == sum(map(len, content.values()))
+    reader, cache = fresh_reader()
+    for name in (names[0], names[-1], names[len(names) // 2]):
+        read(reader, catalog.resolve(name), 0, 1 << 20)
+    wait_until(lambda: rests(cache), "what was asked for is there")
+    assert cache.statistics().bytes_fetched <= 3 * NEIGHBOURHOOD
+
+
+def test_a_prefetched_file_needs_no_store(shelf, fresh):
+    repository, catalog, content = shelf
+    reader, cache = fresh()
+    for name in ("small/007", "m-mixed"):
+        assert reader.prefetch(catalog.resolve(name), None)
+    wait_until(lambda: reader.cached(catalog.resolve("m-mixed")) == len(content["m-mixed"]), "it is there")
+    wait_until(lambda: reader.cached(catalog.resolve("small/007")) == len(content["small/007"]), "it is there")
+    before = repository.store.statistics().requests
+    for name in ("small/007", "m-mixed"):
+        assert read(reader, catalog.resolve(name), 0, len(content[name])) == content[name]
+    assert repository.store.statistics().requests == before
+    assert cache.statistics().reads_fetched == 0
 
 
 def test_threads_read_at_once_while_the_cache_evicts(shelf, fresh):

@@ -18,6 +18,8 @@ from artfs.fuse.appearance import (
     BLOCK_SIZE,
     FRAGMENT_SIZE,
     NAME_MAX,
+    PREFETCH,
+    PREFETCHING,
     STATISTICS,
     Appearance,
     fragments,
@@ -328,6 +330,10 @@ class Dispatcher:
             if deadline is None:
                 raise WouldBlock
             return _sized(statistics_json({**self._tree.statistics(), **self._statistics()}), size)
+        if name == PREFETCH:
+            if not self._tree.prefetch(inode, deadline):
+                raise Refusal(errno.ENODATA)
+            return _sized(PREFETCHING, size)
         value = self._tree.xattrs(inode, deadline).get(name.decode(errors="replace"))
         if value is None:
             raise Refusal(errno.ENODATA)
