@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -56,18 +57,94 @@ def read_files(root: Path, names: Sequence[str], threads: int, seed: int = 3) ->
     parts = [order[index::threads] for index in range(threads)]
 
     def work(part: Sequence[str]) -> int:
-        total = 0
-        for name in part:
-            descriptor = os.open(root / name, os.O_RDONLY)
-            while data := os.read(descriptor, MIB):
-                total += len(data)
-            os.close(descriptor)
-        return total
+        return sum(read_whole(root / name) for name in part)
 
     began = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, parts))
     return time.perf_counter() - began
+
+
+def rate(root: Path, names: Sequence[str], threads: int, most: float = 15.0, seed: int = 3) -> float:
+    """Files read whole a second, in shuffled order; those of the first ``most`` seconds stand for all."""
+    order = list(names)
+    random.Random(seed).shuffle(order)
+    began = time.perf_counter()
+
+    def work(part: Sequence[str]) -> int:
+        for count, name in enumerate(part):
+            if time.perf_counter() - began > most:
+                return count
+            read_whole(root / name)
+        return len(part)
+
+    with ThreadPoolExecutor(threads) as pool:
+        done = sum(pool.map(work, [order[index::threads] for index in range(threads)]))
+    return done / (time.perf_counter() - began)
+
+
+def rate_of_processes(root: Path, names: Sequence[str], processes: int, most: float = 15.0, seed: int = 3) -> float:
+    """The same with forked processes, as a training job's loader has; the time to start them is not counted."""
+    order = list(names)
+    random.Random(seed).shuffle(order)
+    fork = multiprocessing.get_context("fork")
+    start, counts = fork.Barrier(processes + 1), fork.SimpleQueue()
+
+    def work(part: Sequence[str]) -> None:
+        start.wait()
+        began = time.perf_counter()
+        done = 0
+        for name in part:
+            if time.perf_counter() - began > most:
+                break
+            read_whole(root / name)
+            done += 1
+        counts.put(done)
+
+    workers = [fork.Process(target=work, args=(order[index::processes],)) for index in range(processes)]
+    for worker in workers:
+        worker.start()
+    start.wait()
+    began = time.perf_counter()
+    done = sum(counts.get() for _ in workers)
+    seconds = time.perf_counter() - began
+    for worker in workers:
+        worker.join()
+    return done / seconds
+
+
+def read_whole(path: Path) -> int:
+    """Read a file as C programs do; its size."""
+    descriptor = os.open(path, os.O_RDONLY)
+    total = 0
+    while data := os.read(descriptor, MIB):
+        total += len(data)
+    os.close(descriptor)
+    return total
+
+
+def read_randomly(path: Path, reads: int, size: int = 64 << 10, most: float = 15.0, seed: int = 4) -> tuple[float, int]:
+    """Reads of ``size`` bytes a second at random places that no two reads share, and how many there were."""
+    with path.open("rb", buffering=0) as file:
+        places = random.Random(seed).sample(range(path.stat().st_size // size), reads)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        began = time.perf_counter()
+        done = 0
+        for place in places:
+            os.pread(file.fileno(), size, place * size)
+            done += 1
+            if time.perf_counter() - began > most:
+                break
+        return done / (time.perf_counter() - began), done
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Processor seconds that processes have used, those of the kernel for them included."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def read_sequentially(path: Path) -> float:

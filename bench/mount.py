@@ -8,16 +8,13 @@ extra `bench`, and about 8 GB of disk. The order of the contenders changes from 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from contenders import Artfs, OtherEngine, Rclone
 from harness import (
     MIB,
     Results,
@@ -28,89 +25,9 @@ from harness import (
     read_files,
     read_sequentially,
     timed,
-    unmount,
-    wait_for,
 )
+from many import build_version
 from servers.seaweed import SeaweedServer, seaweed_server
-
-
-class Artfs:
-    """The contender, with its default engine."""
-
-    name = "artfs"
-    options = "engine=auto"
-
-    def __init__(self, scratch: Path, server: SeaweedServer) -> None:
-        self.home = scratch / "artfs"
-        self.environment = os.environ | server.environment() | {"ARTFS_HOME": str(self.home), "ARTFS_ENTITY": "bench"}
-        self.mountpoint = scratch / "artfs-mount"
-        self.mountpoint.mkdir()
-        self.run("init", f"s3://{server.make_bucket()}/store")
-
-    def run(self, *arguments: str | Path) -> str:
-        command = [sys.executable, "-m", "artfs.cli", *map(str, arguments)]
-        return subprocess.run(command, env=self.environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-    def mount(self, name: str) -> Path:
-        self.run("mount", "-o", self.options, name, self.mountpoint)
-        return self.mountpoint
-
-    def unmount(self) -> None:
-        self.run("umount", self.mountpoint)
-
-    def forget(self) -> None:
-        """Empty the disk cache, but for the catalogs: what is measured cold is the files."""
-        shutil.rmtree(self.home / "cache" / "parts", ignore_errors=True)
-
-    def pid(self) -> int:
-        return json.loads(self.run("info", "--json", self.mountpoint))["pid"]
-
-
-class OtherEngine(Artfs):
-    """The same store and cache through a named engine."""
-
-    def __init__(self, artfs: Artfs, engine: str) -> None:
-        self.home, self.environment, self.mountpoint = artfs.home, artfs.environment, artfs.mountpoint
-        self.name, self.options = f"artfs, {engine}", f"engine={engine}"
-
-
-class Rclone:
-    """rclone mount with its full cache, over the same files as plain objects."""
-
-    name = "rclone"
-
-    def __init__(self, scratch: Path, server: SeaweedServer, bucket: str) -> None:
-        self.cache = scratch / "rclone-cache"
-        self.mountpoint = scratch / "rclone-mount"
-        self.mountpoint.mkdir()
-        self.bucket = bucket
-        self.environment = os.environ | {
-            "RCLONE_CONFIG": os.devnull,
-            "RCLONE_CONFIG_S_TYPE": "s3",
-            "RCLONE_CONFIG_S_PROVIDER": "SeaweedFS",
-            "RCLONE_CONFIG_S_ENDPOINT": server.endpoint_url,
-            "RCLONE_CONFIG_S_ACCESS_KEY_ID": server.access_key,
-            "RCLONE_CONFIG_S_SECRET_ACCESS_KEY": server.secret_key,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def mount(self, name: str) -> Path:
-        options = ["--vfs-cache-mode", "full", "--cache-dir", self.cache, "--dir-cache-time", "1h", "--attr-timeout",
-                   "1h", "--read-only", "--vfs-cache-max-age", "1h", "--log-level", "ERROR"]  # fmt: skip
-        self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("rclone"), "mount", f"s:{self.bucket}/{name}", self.mountpoint, *options],
-            env=self.environment,
-        )
-        wait_for(lambda: os.path.ismount(self.mountpoint), "rclone mount")
-        return self.mountpoint
-
-    def unmount(self) -> None:
-        unmount(self.mountpoint)
-        assert self.process is not None
-        self.process.wait(30)
-
-    def forget(self) -> None:
-        shutil.rmtree(self.cache, ignore_errors=True)
 
 
 def upload_with_boto3(server: SeaweedServer, bucket: str, prefix: str, root: Path, names: list[str]) -> float:
@@ -161,7 +78,7 @@ def run(results: Results, scratch: Path, server: SeaweedServer, options: argpars
         read_disk(results, small, names, large / "file.bin", options)
         for contender in contenders:
             read(results, contender, names, options)
-    many(results, artfs, scratch, options.entries)
+    many(results, artfs, options.entries)
 
 
 def log(
@@ -225,11 +142,9 @@ def read(results: Results, contender: Artfs | Rclone, names: list[str], options:
     contender.unmount()
 
 
-def many(results: Results, artfs: Artfs, scratch: Path, entries: int) -> None:
-    """A version of very many entries: its files have one content, so only the tree is large."""
-    print(f"building a version of {entries:,} entries", flush=True)
-    environment = artfs.environment | {"ENTRIES": str(entries)}
-    subprocess.run([sys.executable, "-c", _BUILD], env=environment, check=True)
+def many(results: Results, artfs: Artfs, entries: int) -> None:
+    """A version of very many entries."""
+    build_version(artfs, "many", entries)
     began = time.perf_counter()
     root = artfs.mount("many")
     results.add("artfs", f"mount {entries:,} entries, s", time.perf_counter() - began)
@@ -239,29 +154,8 @@ def many(results: Results, artfs: Artfs, scratch: Path, entries: int) -> None:
     results.add("artfs", f"find {entries:,} entries, s", time.perf_counter() - began)
     if found != entries:
         raise AssertionError(f"find saw {found} of {entries}")
-    results.add("artfs", "daemon after it, anonymous MB", anonymous_memory(artfs.pid()) / 1e6)
+    results.add("artfs", "daemon after it, anonymous MB", sum(map(anonymous_memory, artfs.pids())) / 1e6)
     artfs.unmount()
-    del scratch
-
-
-_BUILD = """
-import hashlib, os
-from artfs.catalog import Entry, Kind
-from artfs.config import load_settings
-from artfs.digests import md5_base64, sha256
-from artfs.names import CollectionName
-from artfs.versions.publication import Publication
-from artfs.versions.repository import Repository
-data = b"x" * 1000
-digest = md5_base64(hashlib.md5(data).digest())
-with Repository(load_settings()) as repository:
-    with Publication(repository, CollectionName("bench", "uncategorized", "many"), "d", origin="log") as publication:
-        extents = (publication.packs.add(sha256(data), data),)
-        for index in range(int(os.environ["ENTRIES"])):
-            path = f"{index // 1000:04}/image-{index:07}.jpg"
-            publication.add(Entry(path, Kind.FILE, 0o644, 10**18 + index, len(data), digest, extents=extents))
-        publication.commit()
-"""
 
 
 def ratios(results: Results) -> list[str]:

@@ -9,69 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from harness import MIB, Results, make_files, unmount, wait_for
-from mount import Artfs, Rclone
-from servers.seaweed import SeaweedServer, seaweed_server
-
-
-class WritableArtfs(Artfs):
-    """A staging mount."""
-
-    def mount_writable(self, name: str) -> Path:
-        self.run("mount", "--writable", "--type", "dataset", name, self.mountpoint)
-        return self.mountpoint
-
-    def drafts(self) -> set[str]:
-        """Names of the drafts there are."""
-        return {draft["name"] for draft in json.loads(self.run("drafts", "--json"))["drafts"]}
-
-
-class WritableRclone(Rclone):
-    """rclone mount with its write cache."""
-
-    def mount_writable(self, name: str) -> Path:
-        options = ["--vfs-cache-mode", "writes", "--cache-dir", self.cache, "--log-level", "ERROR"]
-        self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("rclone"), "mount", f"s:{self.bucket}/{name}", self.mountpoint, *options],
-            env=self.environment,
-        )
-        wait_for(lambda: os.path.ismount(self.mountpoint), "rclone mount")
-        return self.mountpoint
-
-
-class JuiceFS:
-    """JuiceFS with metadata in SQLite."""
-
-    name = "juicefs"
-
-    def __init__(self, scratch: Path, server: SeaweedServer, bucket: str) -> None:
-        self.mountpoint = scratch / "juicefs-mount"
-        self.mountpoint.mkdir()
-        self.meta = f"sqlite3://{scratch / 'juicefs.db'}"
-        self.cache = scratch / "juicefs-cache"
-        self.program = Path(sys.executable).with_name("juicefs")
-        command = [self.program, "format", "--storage", "s3", "--bucket", f"{server.endpoint_url}/{bucket}"]
-        keys = ["--access-key", server.access_key, "--secret-key", server.secret_key]
-        subprocess.run([*command, *keys, self.meta, "bench"], check=True, capture_output=True)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def mount_writable(self, name: str) -> Path:
-        command = [self.program, "mount", "--no-usage-report", "--cache-dir", self.cache, self.meta, self.mountpoint]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: os.path.ismount(self.mountpoint), "juicefs mount")
-        (self.mountpoint / name).mkdir(exist_ok=True)
-        return self.mountpoint / name
-
-    def unmount(self) -> None:
-        unmount(self.mountpoint)
-        assert self.process is not None
-        self.process.wait(60)
+from contenders import WritableArtfs, WritableJuiceFS, WritableRclone
+from harness import MIB, Results, make_files
+from servers.seaweed import seaweed_server
 
 
 def write_large(path: Path, size: int) -> float:
@@ -112,7 +57,7 @@ def main() -> None:
             artfs = WritableArtfs(scratch, server)
             contenders = [artfs, WritableRclone(scratch, server, server.make_bucket())]
             if Path(sys.executable).with_name("juicefs").exists():
-                contenders.append(JuiceFS(scratch, server, server.make_bucket()))
+                contenders.append(WritableJuiceFS(scratch, server, server.make_bucket()))
             for number in range(options.rounds):
                 print(f"round {number + 1} of {options.rounds}", flush=True)
                 on_disk(results, scratch / f"disk{number}", options)
@@ -134,7 +79,10 @@ def on_disk(results: Results, root: Path, options: argparse.Namespace) -> None:
 
 
 def write(
-    results: Results, contender: WritableArtfs | WritableRclone | JuiceFS, name: str, options: argparse.Namespace
+    results: Results,
+    contender: WritableArtfs | WritableRclone | WritableJuiceFS,
+    name: str,
+    options: argparse.Namespace,
 ) -> None:
     """The same through a mount."""
     root = contender.mount_writable(name)

@@ -45,6 +45,8 @@ class SeaweedServer:
     access_key: str = ADMIN[0]
     secret_key: str = ADMIN[1]
     region: str = REGION
+    filer: str = ""
+    """Host, port and gRPC port of the filer, as SeaweedFS's own programs write it; a bucket is /buckets/<bucket>."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -122,7 +124,9 @@ def _supervise(directory: Path) -> None:
     ports = _free_ports(len(PORTS))
     server = _launch(data, dict(zip(PORTS, ports, strict=True)))
     try:
-        found = SeaweedServer(f"http://127.0.0.1:{ports[PORTS.index('s3.port')]}")
+        number = dict(zip(PORTS, ports, strict=True))
+        filer = f"127.0.0.1:{number['filer.port']}.{number['filer.port.grpc']}"
+        found = SeaweedServer(f"http://127.0.0.1:{number['s3.port']}", filer=filer)
         _wait_until_it_answers(found, server)
         fresh = information.with_suffix(".new")
         fresh.write_text(json.dumps(attrs.asdict(found)))
