@@ -81,8 +81,10 @@ class Cache:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def try_read(self, source: Source, offset: int, length: int) -> memoryview | None:
+    def try_read(self, source: Source, offset: int, length: int, room: memoryview | None = None) -> memoryview | None:
         """``length`` bytes of the source if they are in the page cache and known to be right; None otherwise.
+
+        In ``room`` if it is given, which must hold so many; the answer is then the first part of it.
 
         Never waits, opens nothing, raises nothing, and costs one system call, a second one when it meets blocks that
         another process has brought. What reaches beyond the source's end is left to ``read``.
@@ -94,7 +96,7 @@ class Cache:
         try:
             if part.trusted.find(0, first, end) >= 0 and not part.try_trust(first, end):
                 return None
-            data = part.try_read(offset, length)
+            data = part.try_read(offset, length, room)
         except OSError as error:
             # BlockingIOError is the ordinary "only on disk"; other faults are for read to meet and to deal with.
             if error.errno == errno.EOPNOTSUPP:
@@ -107,12 +109,20 @@ class Cache:
         return data
 
     def read(
-        self, source: Source, offset: int, length: int, deadline: float, *, window: tuple[int, int] | None = None
+        self,
+        source: Source,
+        offset: int,
+        length: int,
+        deadline: float,
+        *,
+        window: tuple[int, int] | None = None,
+        around: bool = False,
     ) -> bytes | memoryview:
         """Up to ``length`` bytes at ``offset``, fewer only at the source's end, by ``deadline`` (monotonic seconds).
 
         Fetches what is missing, and of the blocks [first, end) of ``window`` what shares a request with it; the rest
-        of the window follows in the background. Raises DeadlineExceeded, CorruptPack, and what the source raises.
+        of the window follows in the background. With ``around``, what has to come from disk brings its blocks whole
+        into memory. Raises DeadlineExceeded, CorruptPack, and what the source raises.
         """
         began = time.monotonic()
         end = min(offset + length, source.size)
@@ -131,6 +141,8 @@ class Cache:
                         states = part.states()
                     missing = [b for b in missing if not part.ready(b, states, source.checksum(b))]
                     if not missing:
+                        if around and not fetched:
+                            part.read_around(blocks.start, blocks.stop)
                         data = _assemble(part, offset, end, fetched)
                         if len(data) == end - offset:
                             break

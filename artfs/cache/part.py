@@ -133,14 +133,18 @@ class Part:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def try_read(self, offset: int, length: int) -> memoryview | None:
-        """The bytes, if they are all in the page cache: one system call. None if not; OSError as preadv2(2)."""
-        buffer = bytearray(length)
+    def try_read(self, offset: int, length: int, room: memoryview | None = None) -> memoryview | None:
+        """The bytes, if they are all in the page cache: one system call. None if not; OSError as preadv2(2).
+
+        ``room``, if given, holds ``length`` bytes and is used again and again: a fresh buffer costs as much as the
+        copy (100 KB: 12 us instead of 7), because it is zeroed first.
+        """
+        buffer = memoryview(bytearray(length)) if room is None else room[:length]
         # A short count means that the rest is on disk only.
         if os.preadv(self.fd, (buffer,), HEADER + offset, os.RWF_NOWAIT) != length:
             return None
         self.used = True
-        return memoryview(buffer)
+        return buffer
 
     def try_trust(self, first: int, end: int) -> bool:
         """Whether the blocks [first, end) are trusted by now, as far as that is in the page cache. OSError as above."""
@@ -202,6 +206,10 @@ class Part:
         write_all(self.fd, struct.pack(f"<{len(checksums)}Q", *checksums), _CHECKSUMS + 8 * first)
         write_all(self.fd, bytes([TRUSTED]) * len(checksums), _STATES + first)
         self.trusted[first : first + len(checksums)] = b"\1" * len(checksums)
+
+    def read_around(self, first: int, end: int) -> None:
+        """Have the kernel begin to read the blocks [first, end) from disk into memory."""
+        os.posix_fadvise(self.fd, HEADER + first * BLOCK, (end - first) * BLOCK, os.POSIX_FADV_WILLNEED)
 
     def release(self, first: int, end: int) -> None:
         """Have the kernel write the blocks [first, end) to disk, if it has not, and let go of those that it has."""

@@ -117,8 +117,11 @@ class StagingTree:
         del deadline
         return self._nodes.get(inode).target or ""
 
-    def read(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
+    def read(
+        self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None = None
+    ) -> bytes | bytearray | memoryview:
         """Bytes of a file."""
+        del room
         return self._content.read(inode, offset, size, deadline)
 
     def prefetch(self, inode: int, deadline: float | None) -> bool:

@@ -10,6 +10,7 @@ import attrs
 import cachetools
 
 from artfs.cache import Advice, Cache, Readahead, Source, Succession
+from artfs.cache.memory import Memory
 from artfs.cache.succession import PER_PACK, place
 from artfs.catalog import Catalog, Node, PackInfo, Reference
 from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD, PACK_DATA, block_count
@@ -23,6 +24,8 @@ _SOURCES: Final = 4096
 """Packs whose key and checksums stay in memory, about 1 KB each."""
 _SETTLED: Final = 4096
 """References whose size and identity stay in memory."""
+COPIES: Final = 2
+"""How often a byte that is read is in memory: in the pages of the cache file, and in those of the mount."""
 _STREAMS: Final = 512
 """Large files being read whose readahead is remembered."""
 
@@ -83,6 +86,7 @@ class ContentReader:
         self._streams: cachetools.LRUCache[int, Readahead] = cachetools.LRUCache(_STREAMS)
         self._streams_lock = threading.Lock()
         self._succession = Succession()
+        self._memory = Memory()
 
     def size(self, node: Node, deadline: float | None) -> int | None:
         """Bytes of a file or reference; of a reference without a recorded size, what its remote says.
@@ -98,8 +102,11 @@ class ContentReader:
         """The URI of a reference without secrets."""
         return redact(self._catalog.reference(node.inode).uri)
 
-    def try_read(self, node: Node, offset: int, size: int) -> bytes | memoryview | None:
-        """At most ``size`` bytes from ``offset`` if that takes neither disk nor network, else None."""
+    def try_read(self, node: Node, offset: int, size: int, room: memoryview | None = None) -> bytes | memoryview | None:
+        """At most ``size`` bytes from ``offset`` if that takes neither disk nor network, else None.
+
+        They may be put into ``room``, which holds ``size`` bytes; the answer is then a part of it.
+        """
         data: bytes | memoryview | None
         if node.pack is not None:
             assert node.size is not None
@@ -107,7 +114,7 @@ class ContentReader:
             if length <= 0:
                 return b""
             start = (node.offset or 0) + offset
-            data = self._cache.try_read(self._source(node.pack), start, length)
+            data = self._cache.try_read(self._source(node.pack), start, length, room)
             # The place is worked out here and not by ``place``: a call takes 60 ns of the 2 us that a hit does.
             if data is not None and node.pack * PER_PACK + start // NEIGHBOURHOOD >= self._succession.due:
                 self._follow(node.pack, start)
@@ -137,7 +144,14 @@ class ContentReader:
             if node.pack is not None:
                 self._follow(node.pack, (node.offset or 0) + offset)
             parts = [
-                self._cache.read(piece.source, piece.offset, piece.length, deadline, window=neighbourhood(piece))
+                self._cache.read(
+                    piece.source,
+                    piece.offset,
+                    piece.length,
+                    deadline,
+                    window=neighbourhood(piece),
+                    around=self._memory.holds(COPIES * self._catalog.size),
+                )
                 for piece in self.pieces(node, offset, offset + length)
             ]
             return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -118,9 +118,11 @@ class Namespace:
             return self._tree(inode, deadline).readlink(inode, deadline)
         return self._target(inode, deadline)[0]
 
-    def read(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
+    def read(
+        self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None = None
+    ) -> bytes | bytearray | memoryview:
         """Bytes of a file in a version."""
-        return self._tree(inode, deadline).read(inode, offset, size, deadline)
+        return self._tree(inode, deadline).read(inode, offset, size, deadline, room)
 
     def prefetch(self, inode: int, deadline: float | None) -> bool:
         """Of a version's file."""

@@ -28,9 +28,11 @@ class ProfiledTree(VersionTree):
         self._replay = Replay(path, reader) if first else None
         self._recorder = Recorder(path, anew=first) if record else None
 
-    def read(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
+    def read(
+        self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None = None
+    ) -> bytes | bytearray | memoryview:
         """Bytes of a file or reference."""
-        data = super().read(inode, offset, size, deadline)
+        data = super().read(inode, offset, size, deadline, room)
         if self._recorder is not None:
             self._recorder.record(self._catalog, self._node(inode), offset, len(data))
         return data

@@ -85,8 +85,13 @@ class Tree(Protocol):
     def readlink(self, inode: int, deadline: float | None) -> str:
         """The target of a symlink."""
 
-    def read(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
-        """At most ``size`` bytes from ``offset``, fewer only at the end of the file; empty beyond it."""
+    def read(
+        self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None = None
+    ) -> bytes | bytearray | memoryview:
+        """At most ``size`` bytes from ``offset``, fewer only at the end of the file; empty beyond it.
+
+        With no deadline they may be put into ``room``, which holds ``size`` bytes, and the answer be a part of it.
+        """
 
     def prefetch(self, inode: int, deadline: float | None) -> bool:
         """Have a file fetched in the background before somebody reads it; False if the inode is no file.

@@ -76,12 +76,14 @@ class VersionTree:
         """The target of a symlink."""
         return (self._node(inode).digest or b"").decode()
 
-    def read(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
+    def read(
+        self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None = None
+    ) -> bytes | bytearray | memoryview:
         """Bytes of a file or reference."""
         node = self._nodes.get(inode - self._base) or self._node(inode)
         if deadline is not None:
             return self._reader.read(node, offset, size, deadline)
-        data = self._reader.try_read(node, offset, size)
+        data = self._reader.try_read(node, offset, size, room)
         if data is None:
             raise WouldBlock
         return data

@@ -90,6 +90,34 @@ def test_a_neighbourhood_comes_in_one_request(cache, make_source):
     assert bytes(cache.try_read(source, 7 * BLOCK, BLOCK)) == source.content(7 * BLOCK, BLOCK)
 
 
+def in_memory(part):
+    """Which blocks of an open part are in the page cache whole."""
+    return [
+        block
+        for block in range(part.blocks)
+        if (data := _now(part, block)) is not None and len(data) == min(BLOCK, part.size - block * BLOCK)
+    ]
+
+
+def _now(part, block):
+    try:
+        return part.try_read(block * BLOCK, min(BLOCK, part.size - block * BLOCK))
+    except BlockingIOError:
+        return None
+
+
+def test_reading_around_brings_whole_blocks_into_memory(cache, make_source):
+    source = make_source(4 << 20)
+    cache.read(source, 0, 4 << 20, soon())
+    part = cache._table.get(source.name)
+    os.fsync(part.fd)  # what is dirty does not leave memory
+    os.posix_fadvise(part.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    if in_memory(part):
+        pytest.skip("this file system keeps what it was told to let go of")
+    assert cache.read(source, (2 << 20) + 5, 100, soon(), around=True) == source.content((2 << 20) + 5, 100)
+    eventually(lambda: 2 in in_memory(part))  # and what the kernel reads ahead of its own accord
+
+
 def test_a_wide_window_is_cut_and_its_rest_does_not_hold_up_the_reader(cache, make_source):
     source = make_source(20 << 20)
     assert cache.read(source, 3 * BLOCK, 100, soon(), window=(3, 20)) == source.content(3 * BLOCK, 100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artfs.cache.succession import MOST_AHEAD, PER_PACK, Succession, place
@@ -53,6 +53,7 @@ def test_a_pack_may_hold_less_than_its_most():
     assert follow(Succession(), short)[-1]
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32))
 def test_a_shuffled_reader_asks_for_next_to_nothing(seed):
     places = list(range(8, 8 + 1000))
@@ -68,6 +69,7 @@ def test_it_stops_when_the_order_ends():
     assert policy.due > 1000
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32))
 def test_readers_side_by_side_are_one_reader(seed):
     random = Random(seed)

@@ -80,7 +80,7 @@ class MemoryTree:
         self.asked["readlink"] += 1
         return self._value(inode)
 
-    def read(self, inode, offset, size, deadline):
+    def read(self, inode, offset, size, deadline, room=None):
         self.asked["read"] += 1
         return memoryview(self._value(inode))[offset : offset + size]
 
@@ -153,7 +153,7 @@ class BlockingTree(MemoryTree):
             self._behave(name, deadline)
         return super().lookup(parent, name, deadline)
 
-    def read(self, inode, offset, size, deadline):
+    def read(self, inode, offset, size, deadline, room=None):
         self._behave(self._nodes[inode][0], deadline)
         return super().read(inode, offset, size, deadline)
 

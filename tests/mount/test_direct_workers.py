@@ -123,7 +123,7 @@ def test_a_worker_that_is_terminated_is_replaced(mounted):
 class Poisoned(MemoryTree):
     """Whoever reads a poisoned file dies of it."""
 
-    def read(self, inode, offset, size, deadline):
+    def read(self, inode, offset, size, deadline, room=None):
         name = self._nodes[inode][0]
         if name == "poison" or (name == "poison-in-thread" and deadline is not None):
             os._exit(3)
@@ -151,7 +151,7 @@ def test_a_hung_worker_is_replaced_and_its_request_answered(mounted, tmp_path, m
     monkeypatch.setattr("artfs.fuse.direct.supervisor.TICK", 0.1)
 
     class HangingOnce(MemoryTree):
-        def read(self, inode, offset, size, deadline):
+        def read(self, inode, offset, size, deadline, room=None):
             if not (tmp_path / "hung").exists():
                 (tmp_path / "hung").touch()
                 threading.Event().wait()

@@ -61,7 +61,7 @@ class BaseTree:
         self.catalog, self.pack, self.references, self.blocking = catalog, pack, references or {}, blocking
         self.read_bytes = 0
 
-    def read(self, inode, offset, size, deadline):
+    def read(self, inode, offset, size, deadline, room=None):
         if self.blocking and deadline is None:
             raise WouldBlock
         node = self.catalog.node(inode)

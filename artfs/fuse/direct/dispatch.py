@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -36,6 +37,7 @@ from artfs.fuse.direct.protocol import (
     HEADER_SIZE,
     IN_HEADER,
     INTERRUPT_IN,
+    MOST_PAGES,
     OPEN_OUT,
     OUT_HEADER,
     READ_IN,
@@ -59,6 +61,8 @@ Reply: TypeAlias = "tuple[Buffer, ...]"
 _Handler: TypeAlias = "Callable[[int, Buffer, float | None], bytes | bytearray | memoryview]"
 """Of an inode, the request and a deadline; the content of the reply."""
 
+READ_MOST: Final = MOST_PAGES * mmap.PAGESIZE
+"""Bytes that the kernel asks for at most in one READ."""
 _OUT_SIZE: Final = OUT_HEADER.size
 _PADDING: Final = (b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
 _BILLION: Final = 1_000_000_000
@@ -134,6 +138,7 @@ class Dispatcher:
         """
         self._tree = tree
         self._read = tree.read
+        self._room = memoryview(mmap.mmap(-1, READ_MOST))
         self._slot = slot
         self._statistics = statistics
         self._appearance = Appearance(options)
@@ -316,7 +321,9 @@ class Dispatcher:
 
     def _read_file(self, inode: int, message: Buffer, deadline: float | None) -> bytes | bytearray | memoryview:
         offset, size = _range(message)
-        return self._read(inode, offset, size, deadline)
+        # What a thread reads is answered later, when the loop has used the room again.
+        room = self._room if deadline is None and size <= READ_MOST else None
+        return self._read(inode, offset, size, deadline, room)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

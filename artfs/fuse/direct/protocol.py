@@ -24,6 +24,8 @@ RESENT: Final = 1 << 63
 """FUSE_UNIQUE_RESEND: set in the unique of a request that was queued again."""
 MIN_READ_BUFFER: Final = 8192
 """FUSE_MIN_READ_BUFFER, enough for all that we are sent: nothing is written, and a name has 255 bytes."""
+MOST_PAGES: Final = 256
+"""In one READ, of 4 KiB: 1 MiB, the kernel's limit unless root raises it."""
 
 
 class Opcode(IntEnum):

@@ -24,6 +24,7 @@ from artfs.fuse.direct.protocol import (
     MAJOR,
     MIN_READ_BUFFER,
     MINOR,
+    MOST_PAGES,
     OUT_HEADER,
     Flag,
     Opcode,
@@ -49,8 +50,6 @@ WANTED: Final = (
 )
 """READDIRPLUS always, not as the kernel sees fit: who lists a data set opens its files next. No EXPORT_SUPPORT: a tree
 does not know parents. No AUTO_INVAL_DATA: content never changes."""
-MAX_PAGES: Final = 256
-"""Of 4 KiB in one READ: 1 MiB, the kernel's limit unless root raises it."""
 MAX_WRITE: Final = 4096
 """The least there is. Nothing is written; it decides how large a buffer requests are read into."""
 
@@ -159,7 +158,7 @@ def _negotiate(descriptor: int, mountpoint: str, options: MountOptions) -> bool:
         NEVER_CONGESTED,
         MAX_WRITE,
         1,  # times in nanoseconds
-        MAX_PAGES,
+        MOST_PAGES,
         0,
         agreed >> 32,
         b"",
