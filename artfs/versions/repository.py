@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +23,13 @@ from artfs.catalog import Catalog
 from artfs.config import Settings
 from artfs.errors import (
     CorruptCatalog,
+    DiskFull,
     LocalIOError,
     ObjectNotFound,
     RegistryUnavailable,
     StoreUnavailable,
     VersionNotFound,
+    local_error,
 )
 from artfs.names import VersionName, parse_version_name
 from artfs.references import References
@@ -149,6 +152,7 @@ class Repository:
         """
         try:
             version = self.registry.resolve(name)
+            log.info("%s is %s", name, version.name)
         except RegistryUnavailable as error:
             remembered = self._remembered.get(name)
             if remembered is None:
@@ -161,12 +165,17 @@ class Repository:
     def catalog(self, version: VersionRow) -> Catalog:
         """The catalog of a version, fetched into the cache if need be; the caller closes it.
 
-        Raises CorruptCatalog, VersionNotFound for a version that is still being written, and what the store raises.
+        Where the cache cannot take it (full, read-only), it lives as long as it is open. Raises CorruptCatalog,
+        VersionNotFound for a version that is still being written, and what the store raises.
         """
         if version.catalog_sha256 is None:
             raise VersionNotFound(name=str(version.name), hint=": it is still being written")
         for last in (False, True):
-            path = self.cache.catalog(version.catalog_sha256, lambda path: self._fetch_catalog(version, path))
+            try:
+                path = self.cache.catalog(version.catalog_sha256, lambda path: self._fetch_catalog(version, path))
+            except (DiskFull, LocalIOError) as error:
+                log.warning("%s; the catalog of %s is not kept", error, version.name)
+                return self._passing_catalog(version)
             try:
                 return Catalog(path, str(version.name))
             except CorruptCatalog as error:
@@ -178,6 +187,15 @@ class Repository:
                 if last or path.exists():  # else another process evicted it just now
                     raise
         raise AssertionError("the last try returns or raises")
+
+    def _passing_catalog(self, version: VersionRow) -> Catalog:
+        try:
+            with tempfile.TemporaryDirectory(prefix="artfs-") as directory:
+                path = Path(directory) / "catalog"
+                self._fetch_catalog(version, path)
+                return Catalog(path, str(version.name))  # what is open outlives its name
+        except OSError as error:
+            raise local_error(tempfile.gettempdir(), error, what="a catalog") from error
 
     def reader(self, catalog: Catalog, cache: Cache | None = None) -> ContentReader:
         """What reads the files of a version, through ``cache`` (the one that all share)."""
