@@ -185,14 +185,15 @@ def verify(catalog: Catalog, root: str, *, progress: Progress = lambda _files, _
     References to bytes outside the store are not verified: their digests are not digests of their bytes.
     """
     if not os.path.isdir(root):
-        raise VerificationFailed(root=root, name=catalog.name, problems="it is no directory")
+        problems = "it is no directory" if os.path.lexists(root) else "it does not exist; download the version first"
+        raise VerificationFailed(root=root, name=catalog.name, problems=problems)
     target = Target(root)
     try:
-        problems = [*_wrong(catalog, target, progress), *(f"unexpected {p}" for p in strangers(catalog, target.root))]
+        wrong = [*_wrong(catalog, target, progress), *(f"unexpected {p}" for p in strangers(catalog, target.root))]
     finally:
         target.close()
-    if problems:
-        raise VerificationFailed(root=root, name=catalog.name, problems="; ".join(problems))
+    if wrong:
+        raise VerificationFailed(root=root, name=catalog.name, problems="; ".join(wrong))
 
 
 def _wrong(catalog: Catalog, target: Target, progress: Progress) -> Iterator[str]:

@@ -211,9 +211,12 @@ def test_verify_names_everything_that_differs(repository, catalog, target):
 
 
 def test_verify_without_a_directory(catalog, target):
-    with pytest.raises(VerificationFailed, match="it is no directory"):
+    with pytest.raises(VerificationFailed, match="it does not exist; download the version first"):
         verify(catalog, str(target))
     assert not target.exists()
+    target.write_bytes(b"")
+    with pytest.raises(VerificationFailed, match="it is no directory"):
+        verify(catalog, str(target))
 
 
 def test_verify_goes_on_after_what_it_cannot_read(tmp_path, repository, catalog, target):
