@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from artfs.cli.output import each
 from artfs.config import load_settings
 from artfs.errors import NotFound
 
@@ -21,14 +22,17 @@ def command(drafts: tuple[str, ...]) -> None:
     from artfs.versions.repository import Repository
 
     with Repository(load_settings()) as repository:
-        for draft in drafts:
+
+        def discard(draft: str) -> None:
             left = find(repository, draft)
             if left is not None:
                 discard_area(repository, left)
                 click.echo(f"discarded {left.id}")
-                continue
+                return
             row = repository.registry.resolve(repository.parse(draft))
             if not row.is_draft:
                 raise NotFound(f"{row.name} is no draft; `artfs rm` deletes versions")
             repository.registry.abandon(row.id)
             click.echo(f"discarded {row.name}")
+
+        each(drafts, discard)

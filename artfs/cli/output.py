@@ -13,10 +13,13 @@ from typing import Any, Final, Self, TypeVar
 
 import click
 
+from artfs.errors import ArtfsError
+
 _EVERY_TERMINAL: Final = 0.1
 _EVERY_PLAIN: Final = 5.0
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 def json_option(function: _F) -> _F:
@@ -46,6 +49,11 @@ def size(count: float | None) -> str:
     return f"{count:.1f} TiB"
 
 
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def moment(when: datetime) -> str:
     """A time for people, in the local zone."""
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -58,6 +66,20 @@ def table(rows: Iterable[Sequence[str]]) -> None:
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)]
         click.echo("  ".join([*cells, line[-1]]))
+
+
+def each(items: Iterable[_T], act: Callable[[_T], None]) -> None:
+    """Do something with every item, whatever became of those before it; the last failure is raised, others are said."""
+    failure: ArtfsError | None = None
+    for item in items:
+        try:
+            act(item)
+        except ArtfsError as error:
+            if failure is not None:
+                click.echo(f"artfs: {failure}", err=True)
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 class Progress:

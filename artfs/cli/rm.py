@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from artfs.cli.output import each
 from artfs.config import load_settings
 
 
@@ -20,7 +21,10 @@ def command(names: tuple[str, ...], delete_aliases: bool) -> None:
     from artfs.versions.repository import Repository
 
     with Repository(load_settings()) as repository:
-        for name in names:
+
+        def delete(name: str) -> None:
             version = repository.registry.resolve(repository.parse(name))
             repository.registry.delete_version(version.id, delete_aliases=delete_aliases)
             click.echo(f"deleted {version.source_name}")
+
+        each(names, delete)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,13 +170,14 @@ def _obstacle(mountpoint: str) -> str | None:
     entry = mounted_on(mountpoint)
     if entry is not None:
         if entry.type == FILESYSTEM_TYPE and is_stale(mountpoint):
-            return f"a mount whose process is gone is still there; clear it with: artfs umount {mountpoint}"
+            cure = f"artfs umount {shlex.quote(mountpoint)}"
+            return f"a mount whose process is gone is still there; clear it with: {cure}"
         return f"{entry.source} ({entry.type}) is already mounted there"
     try:
         with os.scandir(mountpoint) as content:
             empty = next(content, None) is None
     except FileNotFoundError:
-        return f"it does not exist; create it with: mkdir -p {mountpoint}"
+        return f"it does not exist; create it with: mkdir -p {shlex.quote(mountpoint)}"
     except NotADirectoryError:
         return "it is not a directory"
     except PermissionError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -89,4 +90,4 @@ def unmount(path: str | os.PathLike[str], *, runtime_dir: Path, deadline: float,
 def _busy(mountpoint: str) -> str:
     who = users(mountpoint)
     named = f"in use by {', '.join(who)}" if who else "in use"
-    return f"it is {named}; end that first, or detach it with: artfs umount --lazy {mountpoint}"
+    return f"it is {named}; end that first, or detach it with: artfs umount --lazy {shlex.quote(mountpoint)}"
