@@ -135,7 +135,8 @@ def load_settings(environ: Mapping[str, str] | None = None, /, **options: object
             try:
                 values[key] = KEYS[key](value)
             except (ConfigurationError, InvalidName) as error:
-                raise ConfigurationError(why=f"{key} in {source}: {error}") from error
+                why = error.fields["why"] if isinstance(error, ConfigurationError) else error
+                raise ConfigurationError(why=f"{key} in {source}: {why}") from error
     data_dir = values["data_dir"]
     values.setdefault("staging_dir", data_dir / "staging")
     values.setdefault("registry_url", f"sqlite:///{data_dir / 'registry.db'}")

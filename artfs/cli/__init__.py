@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import click
 
-from artfs.errors import ArtfsError
+from artfs.errors import ArtfsError, ConfigurationError
 
 COMMANDS: Final = {
     "init": "Choose where versions are kept",
@@ -63,17 +64,23 @@ class _Commands(click.Group):
 @click.option("--config", type=click.Path(dir_okay=False), help="Configuration file to use.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is being done to standard error.")
 @click.version_option(package_name="artfs", prog_name="artfs")
-def program(config: str | None, verbose: bool) -> None:
+@click.pass_context
+def program(context: click.Context, config: str | None, verbose: bool) -> None:
     """Versioned datasets and models as ordinary directories.
 
     A version is named entity/project/collection:alias; entity and project may be left out, and so may ":latest".
 
     \b
     Exit codes: 0 success, 1 other failure, 2 usage, 3 not found, 4 refused input, 5 conflict, 6 store or registry
-    out of reach or access denied, 7 damaged data, 8 mount, 9 local disk, 10 configuration, 130 interrupted.
+    out of reach or access denied, 7 damaged data, 8 mount, 9 local disk, 10 configuration, 130 interrupted,
+    141 the reader of the output went away.
     """
     if config is not None:
         os.environ["ARTFS_CONFIG"] = os.path.abspath(config)
+    chosen = os.environ.get("ARTFS_CONFIG")
+    if chosen and context.invoked_subcommand != "init" and not os.path.exists(os.path.expanduser(chosen)):
+        # With the defaults instead, a slip of the pen would log into another registry.
+        raise ConfigurationError(why=f"{chosen} does not exist; `artfs --config {shlex.quote(chosen)} init` makes it")
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="artfs: %(message)s")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from artfs.cli.output import size
@@ -51,10 +53,10 @@ def command(
 
 
 def _store_url(text: str) -> str:
-    if text.startswith(("s3://", "gs://", "az://", "file:///")):
+    if re.match(r"(s3|gs|az)://[^/]|file:///[^/]", text):
         return text.rstrip("/")
     if "://" in text:
-        raise ConfigurationError(why=f"{text!r} is not a store: use s3://, gs://, az:// or a directory")
+        raise ConfigurationError(why=f"{text!r} is not a store: use s3://BUCKET/PREFIX, gs://, az:// or a directory")
     from pathlib import Path
 
     return Path(text).expanduser().absolute().as_uri()

@@ -182,6 +182,20 @@ def test_a_full_disk_under_the_cache(copy, small_disk, tmp_path):
         subprocess.run(["umount", "-l", target], check=True)
 
 
+def test_a_cache_that_cannot_be_used(copy, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    program = copy.with_environment(ARTFS_CACHE_DIR=str(tmp_path / "file/cache"))
+    done = program.run("cat", NAME, "a.txt", process=True)
+    assert done.stdout == "hello again\n"
+    assert "the catalog of acme/vision/mnist:v1 is not kept" in done.stderr
+    for engine in ("direct", "pyfuse3"):
+        expect = [("the cache|cannot (use|remember|look up)", None)]
+        with program.mounted("-o", f"engine={engine}", NAME, tmp_path / "mnt", expect=expect) as mount:
+            assert tree_of(mount.path) == tree_of(copy.source)
+    done = program.run("download", NAME, tmp_path / "target", process=True)
+    assert tree_of(tmp_path / "target") == tree_of(copy.source)
+
+
 # -- stores
 
 
@@ -197,6 +211,11 @@ def test_wrong_credentials_and_missing_buckets(program, s3_server, tmp_path):
     said = right.fails(6, "init", "s3://no-such-bucket/x", "--endpoint", s3_server.endpoint_url)
     assert said.startswith("the object store s3://no-such-bucket/x does not exist; create the bucket")
     assert not (program.home / "config.toml").exists()
+    source = make_tree(tmp_path / "src", {"a": b"1"})
+    there = {"ARTFS_STORE_URL": f"s3://{bucket}/artifacts", "ARTFS_STORE_ENDPOINT": s3_server.endpoint_url}
+    said = wrong.with_environment(**there).fails(6, "log", source, NAME, "-t", "dataset")
+    assert said.startswith(f"access to the object store s3://{bucket}/artifacts is denied: ")
+    assert right.with_environment(**there).out("log", source, NAME, "-t", "dataset") == "acme/vision/mnist:v0"
     nobody = program.with_environment(**s3_server.environment("http://127.0.0.1:1"), ARTFS_READ_DEADLINE="1")
     said = nobody.fails(6, "init", f"s3://{bucket}/artifacts", "--endpoint", "http://127.0.0.1:1")
     assert f"s3://{bucket}/artifacts" in said
@@ -219,7 +238,7 @@ def test_a_store_that_is_gone(copy, tmp_path):
     assert is_whole(copy, tmp_path)
 
 
-@pytest.mark.parametrize("url", ["ftp://x/y", "s3://key:secret@bucket/x"])
+@pytest.mark.parametrize("url", ["ftp://x/y", "s3://key:secret@bucket/x", "s3://", "s3:///x", "file:///", "file://x"])
 def test_stores_that_are_none(program, url):
     said = program.fails(10, "init", url)
     assert said.startswith("configuration: ")
@@ -316,7 +335,7 @@ def test_a_registry_out_of_reach(copy, tmp_path):
     [
         ("store_url = ", "is not TOML"),
         ('colour = "red"', "has 'colour', which artfs does not know"),
-        ('cache_limit = "much"', "cache_limit in .*config.toml: .*'much' is not a size such as 500M or 10GiB"),
+        ('cache_limit = "much"', "cache_limit in [^ ]*config.toml: 'much' is not a size such as 500M or 10GiB"),
         ('registry_url = "mysql://u:secret@h/d"', "SQLite or PostgreSQL"),
     ],
 )
@@ -326,3 +345,21 @@ def test_a_configuration_that_cannot_be_used(program, text, why):
     said = program.fails(10, "ls")
     assert re.search(why, said)
     assert "secret" not in said
+
+
+def test_a_configuration_that_is_not_there(program, tmp_path):
+    absent = tmp_path / "no such.toml"
+    said = program.fails(10, "--config", absent, "ls")
+    assert said == f"configuration: {absent} does not exist; `artfs --config '{absent}' init` makes it"
+    assert not program.home.exists()
+    program.run("--config", absent, "init", "--project", "vision")
+    assert program.out("--config", absent, "ls") == ""
+
+
+def test_a_directory_that_is_no_mount(sample, tmp_path):
+    (tmp_path / "two words").mkdir()
+    (tmp_path / "mnst").mkdir()
+    for name, code in (("two words", 4), ("mnst", 3)):
+        said = sample.fails(code, "info", name, cwd=tmp_path)
+        assert said.endswith(f"; and the directory {name} is no artfs mount")
+    assert sample.fails(3, "info", tmp_path) == f"{tmp_path} is not an artfs mount"
