@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ _MARKS = {"added": "A", "removed": "D", "changed": "M", "renamed": "R"}
 @click.argument("a")
 @click.argument("b", required=False)
 @json_option
-def command(a: str, b: str | None, as_json: bool) -> None:
+@click.pass_context
+def command(context: click.Context, a: str, b: str | None, as_json: bool) -> None:
     """Compare two versions: what was added, changed, removed or renamed on the way from A to B.
 
     A alone may be the directory of a writable mount: what has been changed in it so far.
@@ -33,6 +35,8 @@ def command(a: str, b: str | None, as_json: bool) -> None:
     from artfs.versions.repository import Repository
 
     if b is None:
+        if not os.path.isdir(a):
+            raise click.UsageError("give two versions, or the directory of a writable mount", context)
         from artfs.cli.status import show_status
 
         show_status(a, as_json=as_json)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -17,7 +18,7 @@ import click
 
 from artfs.cli.output import json_option, print_json, size, table
 from artfs.config import Settings, load_settings
-from artfs.errors import ArtfsError
+from artfs.errors import ArtfsError, LocalIOError
 
 if TYPE_CHECKING:
     from artfs.registry import Registry
@@ -64,12 +65,16 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _try("registry", lambda: _registry(settings))
     yield _try("store", lambda: _store(settings))
     yield _try("cache", lambda: _cache(settings))
+    yield _try("staging", lambda: _staging(settings))
     yield _try("mounts", lambda: _mounts(settings))
+    yield _try("logs", lambda: _place(settings.log_dir))
 
 
 def _fuse_device() -> Check:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        return Check("/dev/fuse", False, "no permission to use it: ask the administrator for chmod 666 /dev/fuse")
     except OSError as error:
         return Check("/dev/fuse", False, f"{error.strerror}: load the module fuse, or give the container the device")
     return Check("/dev/fuse", True, "usable")
@@ -84,6 +89,7 @@ def _try(name: str, check: Callable[[], str]) -> Check:
 
 def _registry(settings: Settings) -> str:
     if _is_new(settings):
+        _place(settings.data_dir)
         return _NONE_YET
     with closing(_open_registry(settings)) as registry:
         return f"{registry.url_redacted}, {len(registry.entities())} entities"
@@ -122,9 +128,33 @@ def _store(settings: Settings) -> str:
 def _cache(settings: Settings) -> str:
     from artfs.versions.repository import Repository
 
+    place = _place(settings.cache_dir)
+    if not os.path.exists(place):
+        return _NONE_YET
     with Repository(settings) as repository:
         info = repository.cache.info()
-    return f"{settings.cache_dir}, {size(info.size)} of {size(settings.cache_limit)}"
+    if info.disk_free < settings.cache_free:
+        why = f"{size(info.disk_free)} free on its disk, less than the {size(settings.cache_free)} of cache_free"
+        raise LocalIOError(path=place, why=f"{why}: what is fetched does not stay")
+    return f"{place}, {size(info.size)} of {size(settings.cache_limit)}"
+
+
+def _staging(settings: Settings) -> str:
+    from artfs.staging import areas, holder
+
+    place = _place(settings.staging_dir)
+    left = [path.name for path, _ in areas(settings.staging_dir) if holder(path) is None]
+    return f"{place}, {', '.join(left)} left behind: see `artfs drafts`" if left else place
+
+
+def _place(directory: Path) -> str:
+    """The directory, if it can be used or made; raises LocalIOError."""
+    there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
+    if not there.is_dir():
+        raise LocalIOError(path=directory, why=f"{there} is no directory")
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise LocalIOError(path=directory, why=f"no permission to write to {there}")
+    return str(directory)
 
 
 def _mounts(settings: Settings) -> str:

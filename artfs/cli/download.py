@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from artfs.cli.output import Progress
+from artfs.cli.output import Progress, count
 from artfs.config import load_settings
 
 
@@ -36,5 +36,5 @@ def command(name: str, directory: str | None, prefix: str, allow_missing_referen
             allow_missing_references=allow_missing_references,
             progress=progress,
         )
-    click.echo(f"{done.written} files written, {done.kept} already there", err=True)
+    click.echo(f"{count(done.written, 'file')} written, {done.kept} already there", err=True)
     click.echo(root)

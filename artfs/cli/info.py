@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
+from artfs.cli.mount import log_file
 from artfs.cli.output import json_option, moment, print_json, size
 from artfs.cli.writable import status_file
 from artfs.config import Settings, load_settings
-from artfs.errors import NotFound, local_error
+from artfs.errors import InvalidName, NotFound, local_error
 
 if TYPE_CHECKING:
     from artfs.fuse import Mount
@@ -34,11 +36,33 @@ def command(name: str, as_json: bool) -> None:
     """
     settings = load_settings()
     mount = _find_mount(settings, name)
-    facts = _version(settings, name) if mount is None else _mount(settings, mount)
+    if mount is not None:
+        facts = _mount(settings, mount)
+    else:
+        try:
+            facts = _version(settings, name)
+        except (InvalidName, NotFound) as error:
+            if not os.path.isdir(name):
+                raise
+            raise type(error)(f"{error}; and the directory {name} is no artfs mount") from error
     if as_json:
         print_json(facts)
         return
-    _show(facts)
+    _show({key: _for_people(key, value) for key, value in facts.items()})
+
+
+def _for_people(key: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if key in {"size", "stored"}:
+        return size(value)
+    if key in {"created", "started"}:
+        return moment(value)
+    if key == "expires_after":
+        return f"{value / 86400:g} days"
+    if key == "as_of":
+        return f"{value:.0f} s ago: the registry is out of reach"
+    return value
 
 
 def _show(facts: dict[str, Any], indent: str = "") -> None:
@@ -69,18 +93,18 @@ def _version(settings: Settings, name: str) -> dict[str, Any]:
         "digest": version.digest,
         "tree_digest": version.tree_digest,
         "files": version.file_count,
-        "size": size(version.size),
-        "stored": None if version.stored_bytes is None else size(version.stored_bytes),
+        "size": version.size,
+        "stored": version.stored_bytes,
         "aliases": list(version.aliases),
         "tags": list(version.tags),
-        "created": moment(version.created_at),
-        "expires_after": None if version.ttl_seconds is None else f"{version.ttl_seconds / 86400:g} days",
+        "created": version.created_at,
+        "expires_after": version.ttl_seconds,
         "base": version.base_id,
         "description": version.description,
         "metadata": dict(version.metadata),
     }
     if resolved.age:
-        facts["as_of"] = f"{resolved.age:.0f} s ago: the registry is out of reach"
+        facts["as_of"] = resolved.age
     return facts
 
 
@@ -97,12 +121,18 @@ def _find_mount(settings: Settings, name: str) -> Mount | None:
 
 
 def _mount(settings: Settings, mount: Mount) -> dict[str, Any]:
-    facts = attrs.asdict(mount)
+    log = log_file(settings, mount.mountpoint)
+    facts = attrs.asdict(mount) | {
+        "started": None if mount.started is None else datetime.fromtimestamp(mount.started, UTC),
+        "log": str(log) if log.exists() else None,  # a mount in the foreground has none
+    }
     if mount.stale:
         return facts
     try:
         facts["statistics"] = json.loads(os.getxattr(mount.mountpoint, _STATISTICS))
     except OSError as error:
+        if error.errno == errno.EACCES:  # another user's, without allow_other
+            return facts
         if error.errno != errno.EOPNOTSUPP:
             raise local_error(mount.mountpoint, error) from error
         told = status_file(settings, mount.mountpoint).read()  # a writable mount answers no attributes

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from artfs.cli.output import Progress, json_option, print_json, size
+from artfs.cli.output import Progress, count, json_option, print_json, size
 from artfs.config import load_settings
 from artfs.errors import InvalidMetadata
 from artfs.names import parse_collection_name
@@ -91,7 +91,8 @@ def command(
     if not published.created:
         click.echo(f"{version.name} has the same content: no new version, the aliases point to it", err=True)
     else:
-        click.echo(f"{version.file_count} files, {size(version.size)}, {size(published.stored_bytes)} new", err=True)
+        content = f"{count(version.file_count or 0, 'file')}, {size(version.size)}"
+        click.echo(f"{content}, {size(published.stored_bytes)} new", err=True)
     click.echo(str(version.name))
 
 

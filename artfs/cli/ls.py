@@ -10,7 +10,7 @@ import click
 
 from artfs.cli.output import json_option, moment, print_json, size
 from artfs.config import load_settings
-from artfs.errors import InvalidName, PathNotFound
+from artfs.errors import ArtfsError, InvalidName, NotFound, PathNotFound
 
 if TYPE_CHECKING:
     from artfs.catalog import Catalog, Node
@@ -44,6 +44,10 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
             rows = list(_level(repository.registry, name or ""))
         elif ":" not in name and not path:
             collection = parse_collection_name(name, entity=settings.entity, project=settings.project)
+            try:
+                versions = repository.registry.versions(collection)
+            except NotFound as error:
+                raise _meant(repository.registry, name) or error from None
             rows = [
                 {
                     "name": str(version.name),
@@ -53,7 +57,7 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
                     "aliases": list(version.aliases),
                     "tags": list(version.tags),
                 }
-                for version in repository.registry.versions(collection)
+                for version in versions
             ]
         else:
             version = repository.resolve(repository.parse(name)).version
@@ -82,6 +86,15 @@ def _level(registry: Registry, name: str) -> Iterator[dict[str, Any]]:
             yield {"name": str(collection.name), "type": collection.type, "kind": str(collection.kind)}
     else:
         raise InvalidName(what="level", name=name, why="a project has collections, and these have no levels below")
+
+
+def _meant(registry: Registry, name: str) -> NotFound | None:
+    """What to say where ``name`` is no collection but a level, whose slash was forgotten."""
+    try:
+        next(_level(registry, name), None)
+    except ArtfsError:
+        return None
+    return NotFound(f"{name} is no collection but a level: `artfs ls {name}/` lists what it holds")
 
 
 _KINDS = {1: "directory", 2: "file", 3: "symlink", 4: "reference"}

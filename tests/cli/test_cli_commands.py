@@ -1,15 +1,18 @@
 """Every command once, as a user calls it."""
 
 import importlib
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 
 import click
 import pytest
-from homes import make_tree, tree_of, wait_until
-from program import PYTHON
+from homes import Link, as_nobody, make_tree, tree_of, wait_until
+from program import PYTHON, Program
 
 from artfs.cli import COMMANDS
 
@@ -75,6 +78,8 @@ def test_usage_errors(program):
         ["log", ".", "x"],
         ["cat", "x"],
         ["log", ".", "x", "-t", "t", "--ttl", "0"],
+        ["diff", "x"],
+        ["umount", "--wait", "-1", "x"],
     ):
         done = program.run(*arguments, code=2)
         assert "Usage: artfs" in done.stderr
@@ -99,6 +104,7 @@ def test_init_log_and_look(program, tmp_path):
     assert "same content: no new version" in done.stderr
     info = program.json("info", "mnist:best")
     assert (info["name"], info["metadata"], info["files"]) == ("acme/vision/mnist:v0", {"from": "file"}, 2)
+    assert info["size"] == 3
 
 
 def test_ls(sample):
@@ -119,6 +125,8 @@ def test_ls(sample):
 
 def test_json_of_everything_that_prints_data(sample):
     assert sample.json("ls") == [{"name": "acme/"}]
+    for level in ("acme", "acme/vision"):
+        assert sample.fails(3, "ls", level).endswith(f"`artfs ls {level}/` lists what it holds")
     assert [row["name"] for row in sample.json("ls", NAME)] == ["acme/vision/mnist:v1", "acme/vision/mnist:v0"]
     assert {"digest", "tree_digest", "aliases", "tags", "created"} <= set(sample.json("info", NAME))
     assert {row["path"]: row["change"] for row in sample.json("diff", f"{NAME}:v0", NAME)} == {
@@ -139,8 +147,20 @@ def test_info(sample):
 def test_cat(sample):
     assert sample.out("cat", f"{NAME}:v0", "a.txt") == "hello from artfs"
     assert sample.run("cat", NAME, "big.bin", text=False).stdout == (sample.source / "big.bin").read_bytes()
-    for path in ("absent", "train", "d/link", "a.txt/b"):
+    assert sample.out("cat", NAME, "d/link") == "hello again"
+    for path in ("absent", "d/absent", "a.txt/b"):
         assert sample.fails(3, "cat", NAME, path) == f"{path!r} is not in acme/vision/mnist:v1"
+    said = sample.fails(4, "cat", NAME, "train")
+    assert said == "'train' is a directory; `artfs ls acme/vision/mnist:v1 train` lists it"
+
+
+def test_cat_follows_links_as_a_mount_does(program, tmp_path):
+    links = {"chain": Link("d/next"), "d/next": Link("../d/deep/../../a"), "up": Link("d/deep")}
+    source = make_tree(tmp_path / "src", {"a": b"1", "d/deep/b": b"2"} | links)
+    program.run("log", source, NAME, "-t", "dataset")
+    assert program.out("cat", NAME, "chain") == "1"
+    assert program.out("cat", NAME, "up/b") == "2"
+    assert "'up' is a directory" in program.fails(4, "cat", NAME, "up")
 
 
 def test_diff(sample):
@@ -179,6 +199,19 @@ def test_labels(copy):
         == "acme/published/digits:v0 does not exist: it was deleted or unlinked"
     )
     assert copy.fails(5, "unlink", NAME).startswith("acme/vision/mnist:v1 is no link but the version itself")
+    said = copy.fails(3, "alias", NAME, "new", "-r", "candidate")
+    assert said == "acme/vision/mnist:v1 has no alias 'candidate'; it has best, latest"
+    assert copy.fails(3, "tag", NAME, "-r", "red").endswith("has no tag 'red'; it has reviewed")
+    assert copy.json("alias", NAME) == {"name": "acme/vision/mnist:v1", "aliases": ["best", "latest"]}
+    assert copy.json("tag", NAME) == {"name": "acme/vision/mnist:v1", "tags": ["reviewed"]}
+
+
+def test_of_several_names_one_that_fails_does_not_hold_up_the_others(copy):
+    done = copy.run("rm", "vision/mnst", f"{NAME}:v1", f"{NAME}:v0", "--delete-aliases", "vision/mnist:v7", code=3)
+    assert done.stdout.splitlines() == ["deleted acme/vision/mnist:v1", "deleted acme/vision/mnist:v0"]
+    first, last = done.stderr.splitlines()
+    assert first.startswith("artfs: acme/vision/mnst:latest does not exist")
+    assert last.startswith("artfs: acme/vision/mnist:v7 does not exist")
 
 
 def test_rm_and_gc(copy):
@@ -217,15 +250,34 @@ def test_cache(copy, tmp_path):
 
 def test_doctor_changes_nothing(program):
     text = program.out("doctor", code=None)  # 1 where somebody's stale mount is about
-    assert text.count("none yet") == 2
-    assert not (program.home / "registry.db").exists()
-    assert not (program.home / "store").exists()
+    assert text.count("none yet") == 3
+    assert not program.home.exists()
 
 
 def test_doctor_finds_what_is_wrong(copy):
     (copy.home / "registry.db").write_bytes(b"garbage" * 1000)
     text = copy.out("doctor", code=1, process=True)
     assert re.search(r"^FAIL\s+registry\s.*out of reach: file is not a database", text, re.MULTILINE)
+
+
+def test_doctor_finds_places_that_cannot_be_used():
+    with tempfile.TemporaryDirectory() as shut:  # pytest's directories are closed to others as a whole
+        os.chmod(shut, 0o555)
+        program = Program(shut, ARTFS_CACHE_DIR="/etc/passwd/cache")
+        with as_nobody():
+            found = json.loads(program.out("doctor", "--json", code=1))
+    found = {check["name"]: check["found"] for check in found if not check["ok"]}
+    assert found["cache"] == "cannot use /etc/passwd/cache: /etc/passwd is no directory"
+    assert found["registry"] == f"cannot use {shut}: no permission to write to {shut}"
+    assert found["staging"] == f"cannot use {shut}/staging: no permission to write to {shut}"
+    assert found["logs"] == f"cannot use {shut}/log: no permission to write to {shut}"
+
+
+def test_doctor_finds_a_disk_too_full_for_a_cache(copy):
+    tight = json.loads(copy.with_environment(ARTFS_CACHE_FREE="999T").out("doctor", "--json", code=1))
+    (cache,) = (check for check in tight if check["name"] == "cache")
+    assert not cache["ok"]
+    assert "less than the 999.0 TiB of cache_free" in cache["found"]
 
 
 def test_a_reader_that_goes_away(sample):
@@ -268,3 +320,17 @@ def has_open(pid, path):
 def test_verbose_tells_more(sample):
     done = sample.run("-v", "cache", "warm", NAME, process=True)
     assert done.stdout == "acme/vision/mnist:v1 is in the cache\n"
+    assert "artfs: acme/vision/mnist:latest is acme/vision/mnist:v1\n" in done.stderr
+    assert sample.run("cache", "warm", NAME, process=True).stderr == ""
+
+
+def test_the_shell_completes_commands_and_options(sample):
+    def completed(*words):
+        asked = {"_ARTFS_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        artfs = shutil.which("artfs", path=sample.environment["PATH"])
+        done = subprocess.run([artfs], env=sample.environment | asked, capture_output=True, text=True, check=True)
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert completed("artfs", "un") == ["unlink"]
+    assert completed("artfs", "log", "--sym") == ["--symlinks"]
+    assert completed("artfs", "log", "--symlinks", "f") == ["follow"]

@@ -31,10 +31,12 @@ def tool(*command, **keywords):
     return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, **keywords).stdout
 
 
-@pytest.fixture(scope="module")
-def mnist(sample, tmp_path_factory):
-    """v1 of the sample, mounted for all tests that only read."""
-    with sample.mounted(NAME, tmp_path_factory.mktemp("mounted") / "mnist") as mount:
+@pytest.fixture(scope="module", params=["direct", "pyfuse3"])
+def mnist(sample, tmp_path_factory, request):
+    """v1 of the sample, mounted by each engine for all tests that only read."""
+    place = tmp_path_factory.mktemp("mounted") / "mnist"
+    with sample.mounted("-o", f"engine={request.param}", NAME, place) as mount:
+        assert mount.statistics()["engine"] == request.param
         yield mount.path
 
 
@@ -112,11 +114,23 @@ def test_attributes(sample, mnist):
 def test_nothing_can_be_written(mnist):
     for attempt in (
         (mnist / "new").touch,
+        (mnist / "new").mkdir,
+        lambda: (mnist / "new").symlink_to("a.txt"),
+        lambda: (mnist / "new").hardlink_to(mnist / "a.txt"),
+        lambda: os.mkfifo(mnist / "new"),
+        lambda: os.open(mnist, os.O_TMPFILE | os.O_RDWR),
         lambda: (mnist / "a.txt").write_bytes(b"x"),
-        (mnist / "a.txt").unlink,
-        lambda: (mnist / "a.txt").chmod(0o777),
-        lambda: (mnist / "train").rename(mnist / "test"),
+        lambda: os.open(mnist / "a.txt", os.O_RDWR),
+        lambda: os.open(mnist / "a.txt", os.O_RDONLY | os.O_TRUNC),
         lambda: os.truncate(mnist / "a.txt", 0),
+        (mnist / "a.txt").unlink,
+        (mnist / "empty").rmdir,
+        lambda: (mnist / "train").rename(mnist / "test"),
+        lambda: (mnist / "a.txt").chmod(0o777),
+        lambda: os.chown(mnist / "a.txt", 0, 0),
+        lambda: os.utime(mnist / "a.txt"),
+        lambda: os.setxattr(mnist / "a.txt", "user.x", b"1"),
+        lambda: os.removexattr(mnist / "a.txt", "user.artfs.digest"),
     ):
         with pytest.raises(OSError, match="Read-only file system") as caught:
             attempt()
@@ -127,6 +141,8 @@ def test_info_about_a_mount(sample, mnist):
     facts = sample.json("info", mnist)
     assert (facts["mountpoint"], facts["source"], facts["stale"]) == (str(mnist), NAME, False)
     assert facts["statistics"]["version"] == "acme/vision/mnist:v1"
+    with open(facts["log"]) as log:  # at night somebody asks which version an alias was when this was mounted
+        assert "acme/vision/mnist:latest is acme/vision/mnist:v1" in log.read()
     assert "statistics:" in sample.out("info", mnist)
     assert re.search(r"^\w+ +mounts", sample.out("doctor", code=None), re.MULTILINE)
 
