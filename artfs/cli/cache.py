@@ -27,19 +27,17 @@ def info(as_json: bool) -> None:
     """
     from artfs.versions.repository import Repository
 
-    settings = load_settings()
-    with Repository(settings) as repository:
+    with Repository(load_settings()) as repository:
         facts = attrs.asdict(repository.cache.info())
     if as_json:
-        print_json({"directory": str(settings.cache_dir), **facts})
+        print_json(facts)
         return
-    click.echo(f"directory  {settings.cache_dir}")
+    width = max(map(len, facts))
     for key, value in facts.items():
-        shown = size(value) if key in {"size", "limit", "free", "disk_free", "parts_size", "catalogs_size"} else value
-        click.echo(f"{key:<10} {shown}")
+        click.echo(f"{key:<{width}}  {value if key in {'directory', 'parts', 'catalogs'} else size(value)}")
 
 
-@command.command()
+@command.command(short_help="Fetch a version into the cache.")
 @click.argument("name")
 @click.option("--paths", default="*", metavar="GLOB", help="Only paths that match.")
 @click.option(

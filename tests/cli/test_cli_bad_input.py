@@ -183,6 +183,7 @@ def test_a_full_disk_under_the_cache(copy, small_disk, tmp_path):
 
 
 def test_a_cache_that_cannot_be_used(copy, tmp_path):
+    # SEMANTICS: Nor does a cache directory that cannot be written to;
     (tmp_path / "file").write_bytes(b"")
     program = copy.with_environment(ARTFS_CACHE_DIR=str(tmp_path / "file/cache"))
     done = program.run("cat", NAME, "a.txt", process=True)

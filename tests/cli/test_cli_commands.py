@@ -245,7 +245,10 @@ def test_cache(copy, tmp_path):
     (copy.home / "store").rename(tmp_path / "moved")
     copy.run("download", NAME, tmp_path / "target")
     assert tree_of(tmp_path / "target") == tree_of(copy.source)
-    assert re.search(r"^limit\s+50.0 GiB$", copy.out("cache", "info"), re.MULTILINE)
+    shown = copy.out("cache", "info")
+    assert re.search(r"^limit\s+50.0 GiB$", shown, re.MULTILINE)
+    assert re.search(r"^disk_free_wanted\s+0 B$", shown, re.MULTILINE)
+    assert shown.count(f"{copy.home}/cache") == 1
 
 
 def test_doctor_changes_nothing(program):

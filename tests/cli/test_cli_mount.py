@@ -112,6 +112,7 @@ def test_attributes(sample, mnist):
 
 
 def test_nothing_can_be_written(mnist):
+    # SEMANTICS: EROFS, from the kernel (`ro`)
     for attempt in (
         (mnist / "new").touch,
         (mnist / "new").mkdir,
@@ -215,6 +216,7 @@ def test_everything(sample, tmp_path):
 
 
 def test_an_entity_and_a_project_follow_what_is_logged(copy, tmp_path):
+    # SEMANTICS: What is logged, aliased or deleted meanwhile shows within 10 seconds.
     with (
         copy.mounted("acme/", tmp_path / "entity") as entity,
         copy.mounted("acme/vision/", tmp_path / "project") as project,
@@ -232,6 +234,7 @@ def test_an_entity_and_a_project_follow_what_is_logged(copy, tmp_path):
 
 
 def test_a_version_is_pinned_when_it_is_mounted(copy, tmp_path):
+    # SEMANTICS: What is mounted is pinned; what a name leads to is looked up once, when it is mounted.
     with copy.mounted(NAME, tmp_path / "mnt") as mount:
         source = make_tree(tmp_path / "more", {"a.txt": b"third\n"})
         copy.run("log", source, NAME, "-t", "dataset")
@@ -329,6 +332,7 @@ def test_a_warm_mount_without_store_and_registry(copy, tmp_path):
 
 
 def test_two_mounts_and_a_download_share_the_cache(on_s3, s3_proxy, tmp_path):
+    # SEMANTICS: All mounts, commands and Python programs of a user share one cache directory.
     on_s3.run("cache", "clean")
     s3_proxy.requests.clear()
     with on_s3.mounted(NAME, tmp_path / "one") as one, on_s3.mounted(f"{NAME}:v0", tmp_path / "two") as two:
@@ -389,6 +393,7 @@ def test_damage_in_the_cache_is_mended_while_mounted(copy, tmp_path):
 
 
 def test_damage_in_the_store_is_an_error_and_one_line(copy, tmp_path):
+    # SEMANTICS: a fault is an error, not a guess.
     copy.run("cache", "clean")
     data = (copy.source / "big.bin").read_bytes()
     for pack in (copy.home / "store/packs").rglob("*"):
@@ -490,6 +495,7 @@ def test_no_fuse_device(sample, tmp_path):
 
 
 def test_in_the_foreground(sample, tmp_path):
+    # SEMANTICS: SIGTERM, SIGINT, SIGHUP unmount.
     place = tmp_path / "mnt"
     place.mkdir()
     process = sample.start("mount", "-f", NAME, place)

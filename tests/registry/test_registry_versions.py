@@ -22,6 +22,7 @@ BEST = CollectionName("acme", "vision", "best-models")
 
 
 def test_a_commit_makes_the_version_visible_at_once(registry, shelf):
+    # SEMANTICS: A version becomes visible in one step, with its number, its aliases and `latest`;
     version_id = shelf.begin()
     with pytest.raises(VersionNotFound):
         registry.resolve(MNIST.at("latest"))
@@ -51,6 +52,7 @@ def test_numbers_count_up_and_latest_follows(registry, shelf):
 
 
 def test_numbers_and_membership_ids_are_never_given_again(registry, shelf):
+    # SEMANTICS: Version numbers are never used again, not even after a version was deleted.
     shelf.log("a")
     last = shelf.log("b").version
     registry.delete_version(last.id, delete_aliases=True)
@@ -60,6 +62,7 @@ def test_numbers_and_membership_ids_are_never_given_again(registry, shelf):
 
 
 def test_known_content_moves_the_aliases_and_makes_no_version(registry, shelf):
+    # SEMANTICS: `latest` is the version that was committed last, or equalled last.
     first = shelf.log("a").version
     shelf.log("b")
     pending = shelf.begin()
@@ -270,6 +273,7 @@ def test_deleting_needs_consent_while_there_are_aliases(registry, shelf):
 
 
 def test_latest_passes_to_the_newest_that_is_left(registry, shelf):
+    # SEMANTICS: Deleting it gives `latest` to the highest number left.
     versions = [shelf.log(mark).version for mark in "abc"]
     registry.delete_version(versions[1].id)
     registry.delete_version(versions[2].id, delete_aliases=True)
