@@ -524,3 +524,43 @@ def test_the_helper_of_mount(sample, tmp_path):
         sample.run("umount", place)
     finally:
         end(place)
+
+
+FSTAB = """
+trap 'umount -l "$1/one" "$1/all" 2>/dev/null || true' EXIT
+mount -t tmpfs none "$1/over"
+mkdir "$1/over/upper" "$1/over/work"
+mount -t overlay none -o "lowerdir=$2,upperdir=$1/over/upper,workdir=$1/over/work" "$2"
+ln -s "$3" /sbin/mount.artfs
+mount -t artfs acme/vision/mnist:best "$1/one" -o "home=$4"
+cat "$1/one/a.txt"
+echo "acme/vision/ $1/all artfs _netdev,nofail,home=$4 0 0" > "$1/fstab"
+mount -a -T "$1/fstab"
+cat "$1/all/mnist/a.txt"
+grep -c fuse.artfs /proc/self/mounts
+umount "$1/one" "$1/all"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a mount namespace takes root")
+def test_mount_8_and_fstab_find_the_helper(sample, tmp_path):
+    for name in ("over", "one", "all"):
+        (tmp_path / name).mkdir()
+    helper = shutil.which("mount.artfs", path=sample.environment["PATH"])
+    # /sbin gets the helper in a namespace of its own, without the mounts of tests that run meanwhile.
+    script = "umount -a -i -l -t fuse.artfs || true" + FSTAB
+    arguments = [tmp_path, os.path.realpath("/sbin"), helper, sample.home]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-e", "-c", script, "sh", *arguments],
+        env=sample.environment, capture_output=True, text=True, check=False, cwd="/",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["hello from artfs", "hello again", "2"]
+    wait_until(lambda: not list(processes_about(tmp_path)), "the daemons end")
+
+
+def processes_about(directory):
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{process}/cmdline", "rb") as command:
+            if os.fsencode(directory) in command.read() and int(process) != os.getpid():
+                yield int(process)
