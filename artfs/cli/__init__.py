@@ -88,7 +88,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, **extra:
     """Run a command and exit; the one place where errors become sentences and exit codes."""
     try:
         command.main(args=None if arguments is None else list(arguments), standalone_mode=False, **extra)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we began
+            sys.stdout.flush()
     except ArtfsError as error:
         fail(str(error), error.exit_code)
     except click.ClickException as error:
@@ -100,9 +101,18 @@ def run(command: click.Command, arguments: Sequence[str] | None = None, **extra:
         # The reader went away, as `artfs ls | head` does: nothing to say, and nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:  # of standard output: what else can fail is an ArtfsError by now
-        fail(f"{error.filename or 'standard output'}: {error.strerror}", 9)
+    except OSError as error:  # what else can fail is an ArtfsError by now
+        fail(f"{error.filename or _nameless()}: {error.strerror}", 9)
     sys.exit(0)
+
+
+def _nameless() -> str:
+    """What an error that names no file is about."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory"
+    return "standard output"
 
 
 def fail(sentence: str, exit_code: int) -> NoReturn:

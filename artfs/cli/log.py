@@ -86,7 +86,7 @@ def command(
         )
     version = published.version
     if as_json:
-        print_json({"created": published.created, "stored_bytes": published.stored_bytes, **version_as_json(version)})
+        print_json({**version_as_json(version), "created": published.created, "stored_bytes": published.stored_bytes})
         return
     if not published.created:
         click.echo(f"{version.name} has the same content: no new version, the aliases point to it", err=True)

@@ -100,6 +100,7 @@ def test_init_log_and_look(program, tmp_path):
     assert (tmp_path / "my store" / "packs").is_dir()
     again = program.json("log", source, "mnist", "-t", "dataset", "--exclude", "*.tmp", "-a", "best")
     assert (again["created"], again["name"], again["aliases"]) == (False, "acme/vision/mnist:v0", ["best", "latest"])
+    assert again["stored_bytes"] == 0
     done = program.run("log", source, "mnist", "-t", "dataset", "--exclude", "*.tmp")
     assert "same content: no new version" in done.stderr
     info = program.json("info", "mnist:best")
@@ -296,6 +297,19 @@ def test_an_output_that_is_full(sample):
         _, said = process.communicate(timeout=60)
     assert process.returncode == 9
     assert said == "artfs: standard output: No space left on device\n"
+
+
+def test_an_output_that_is_closed(sample):
+    command = f"{PYTHON} -m artfs.cli ls {NAME} >&-"
+    done = subprocess.run(["sh", "-c", command], env=sample.environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_a_working_directory_that_is_gone(sample, tmp_path):
+    command = f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {PYTHON} -m artfs.cli download {NAME}"
+    environment = sample.environment | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (9, "artfs: the working directory: No such file or directory\n")
 
 
 def test_an_interrupted_log_leaves_nothing_visible(program, tmp_path):

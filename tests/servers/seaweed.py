@@ -159,7 +159,7 @@ def _launch(data: Path, ports: dict[str, int]) -> subprocess.Popen:
         "s3": "true", "s3.config": config, "s3.port.iceberg": 0, "s3.port.lance": 0,
         "s3.iam": "false", "s3.autoCreateBucket": "false",
     }  # fmt: skip
-    command = [str(weed), "server", *(f"-{name}={value}" for name, value in options.items())]
+    command = [str(weed), f"-logdir={data}", "server", *(f"-{name}={value}" for name, value in options.items())]
     # A bucket has volumes of its own, seven from its first object on; one is enough, and they are many buckets.
     environment = os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
     return subprocess.Popen(command, cwd=data, env=environment, preexec_fn=_die_with_parent)  # noqa: PLW1509  there is one thread
