@@ -152,7 +152,8 @@ class Repository:
         """
         try:
             version = self.registry.resolve(name)
-            log.info("%s is %s", name, version.name)
+            if version.name != name:
+                log.info("%s is %s", name, version.name)
         except RegistryUnavailable as error:
             remembered = self._remembered.get(name)
             if remembered is None:
