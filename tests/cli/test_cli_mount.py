@@ -361,15 +361,18 @@ def test_a_store_that_stops_answering_fails_reads_and_comes_back(on_s3, s3_proxy
         assert mount.log.count("^.* ERROR .*large|^.* ERROR .*failed") >= 1
 
 
-def test_unmounting_while_the_network_hangs(on_s3, s3_proxy, tmp_path):
+@pytest.mark.parametrize(("engine", "ending"), [("direct", signal.SIGTERM), ("pyfuse3", signal.SIGINT)])
+def test_unmounting_while_the_network_hangs(on_s3, s3_proxy, tmp_path, engine, ending):
     on_s3.run("cache", "clean")
-    with on_s3.mounted(NAME, tmp_path / "mnt", expect=[("failed: |left alone|: detached", None)]) as mount:
+    with on_s3.mounted(
+        "-o", f"engine={engine}", NAME, tmp_path / "mnt", expect=[("failed: |left alone|: detached", None)]
+    ) as mount:
         s3_proxy.stall()
         s3_proxy.requests.clear()
         reader = subprocess.Popen(["cat", mount.path / "large"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             s3_proxy.wait_for_requests(1)
-            os.kill(on_s3.json("info", mount.path)["pid"], signal.SIGTERM)
+            os.kill(on_s3.json("info", mount.path)["pid"], ending)
             wait_until(lambda: not list(daemons(mount.path)), "the daemon ends", 20)
             assert reader.wait(20) != 0
         finally:
