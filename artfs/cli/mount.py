@@ -9,14 +9,12 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import click
 
 from artfs.config import Settings, load_settings
 from artfs.errors import InvalidName
 
 if TYPE_CHECKING:
-    from artfs.fuse import MountOptions
     from artfs.vfs import Pin, Tree
 
 
@@ -79,12 +77,12 @@ def command(
     if not commit and (aliases or require_latest):
         raise click.UsageError("--alias and --require-latest go with --commit", context)
     from artfs.cli.writable import mount_writable
-    from artfs.fuse import parse_options
+    from artfs.fuse import MountOptions, parse_options
     from artfs.staging.mounted import Plan
     from artfs.versions.log import Labels
 
     plan = Plan(Labels(aliases) if commit else None, require_latest)
-    parsed = attrs.evolve(parse_options(",".join(options)), source=name[0])
+    parsed = parse_options(",".join(options), MountOptions(source=name[0]))
     _check(settings, name[0])
     mount_writable(
         settings,
@@ -110,15 +108,14 @@ def mount(
     sloppy: bool = False,
 ) -> None:
     """What both ``artfs mount`` and the mount helper do. Nothing that a fork would break is opened before it."""
-    from artfs.fuse import mount_in_background, mount_in_foreground, parse_options
+    from artfs.fuse import MountOptions, mount_in_background, mount_in_foreground, parse_options
     from artfs.vfs import Pin
 
-    parsed = parse_options(options, sloppy=sloppy)
     if adopt:
         name = _version_on(directory) or name
+    mount_options = parse_options(options, MountOptions(source=name) if name else None, sloppy=sloppy)
     _check(settings, name)
     pin = Pin()
-    mount_options: MountOptions = attrs.evolve(parsed, source=name or parsed.source)
     level = logging.getLogger().getEffectiveLevel() if foreground else logging.INFO
 
     def make_tree() -> Tree:

@@ -20,6 +20,7 @@ from artfs import prefetch
 from artfs.catalog import Entry, Kind
 from artfs.catalog.layout import BLOCK
 from artfs.digests import md5_base64
+from artfs.fuse.mountpoint import mounted_on
 from artfs.names import CollectionName
 from artfs.versions.publication import Publication
 from artfs.versions.repository import Repository
@@ -515,6 +516,12 @@ def test_in_the_foreground(sample, tmp_path):
         process.kill()
         process.wait()
         end(place)
+
+
+def test_the_device_in_the_mount_table(sample, tmp_path):
+    for options, source in (("noexec", NAME), ("noexec,fsname=digits", "digits")):
+        with sample.mounted("-o", options, NAME, tmp_path / "mnt") as mount:
+            assert mounted_on(str(mount.path)).source == source
 
 
 def test_the_helper_of_mount(sample, tmp_path):
