@@ -33,7 +33,8 @@ def command(
     Example:
       artfs commit acme/vision/mnist:draft-1234abcd --alias best
     """
-    from artfs.cli.writable import tell_outcome
+    from artfs.cli.writable import tell_name, tell_outcome, tell_overlap
+    from artfs.staging.overlap import overlap_of_draft
     from artfs.staging.session import commit_area, commit_draft, find
     from artfs.versions.log import Labels
     from artfs.versions.repository import Repository
@@ -46,7 +47,7 @@ def command(
             tell_outcome(attrs.asdict(outcome))
             return
         row = repository.registry.resolve(repository.parse(draft))
+        overlap = overlap_of_draft(repository, row)
         done = commit_draft(repository, row, labels, require_latest=require_latest)
-    if not done.created:
-        click.echo(f"{done.version.name} has the same content: no new version, the aliases point to it", err=True)
-    click.echo(str(done.version.name))
+    tell_overlap(*overlap)
+    tell_name(str(done.version.name), created=done.created)

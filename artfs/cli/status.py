@@ -25,11 +25,12 @@ def command(directory: str, as_json: bool) -> None:
 
 def show_status(directory: str, *, as_json: bool) -> None:
     """Print the differences between a writable mount and its base; raises NotFound."""
-    from artfs.cli.writable import status_file
+    from artfs.cli.writable import status_of
     from artfs.staging.peek import peek
 
     settings = load_settings()
-    told = status_file(settings, directory).read()
+    status = status_of(settings, directory)
+    told = None if status is None else status.read()
     if told is None or told.state != "mounted":
         raise NotFound(f"{directory} is no writable artfs mount")
     with peek(settings.staging_dir / told.area) as differences:

@@ -30,14 +30,14 @@ def command(directories: tuple[str, ...], lazy: bool, wait: float) -> None:
     Example:
       artfs umount ~/mnist
     """
-    from artfs.cli.writable import status_file, unmount_writable
+    from artfs.cli.writable import status_of, unmount_writable
     from artfs.fuse import unmount
 
     settings = load_settings()
 
     def end(directory: str) -> None:
-        status = status_file(settings, directory)
-        if status.read() is not None:
+        status = status_of(settings, directory)
+        if status is not None:
             unmount_writable(directory, settings, status, lazy=lazy)
         else:
             unmount(directory, runtime_dir=settings.runtime_dir, deadline=time.monotonic() + wait, lazy=lazy)

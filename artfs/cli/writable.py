@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 import click
 
-from artfs.cli.output import size
+from artfs.cli.output import Progress, size
 from artfs.config import Settings
 from artfs.errors import ArtfsError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _CLOSING: Final = 7 * 24 * 3600.0
 """Seconds that publishing may take once the mount has ended; each request in it has its own deadline."""
-_LOOK: Final = 0.2
+_LOOK: Final = 0.1
 
 
 class NotPublished(ArtfsError):
@@ -42,6 +42,17 @@ def status_file(settings: Settings, directory: str) -> StatusFile:
 
     place = hashlib.sha256(os.fsencode(canonical(directory))).hexdigest()[:16]
     return StatusFile(settings.runtime_dir / "staging" / f"{place}.json")
+
+
+def status_of(settings: Settings, directory: str) -> StatusFile | None:
+    """Where the writable mount that is on a directory now tells; None if there is none, though there may have been."""
+    from artfs.fuse.mountpoint import canonical, mounted_on
+
+    entry = mounted_on(canonical(directory))
+    if entry is None or entry.read_only:
+        return None
+    status = status_file(settings, directory)
+    return None if status.read() is None else status
 
 
 def mount_writable(
@@ -121,14 +132,14 @@ def unmount_writable(directory: str, settings: Settings, status: StatusFile, *, 
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    terminal = sys.stderr.isatty()
-    while worker.is_alive():
-        worker.join(_LOOK)
-        told = status.read()
-        if terminal and told is not None and told.state == "publishing":
-            click.echo(f"\r\x1b[Kpublishing: {told.files} files, {size(told.bytes)}", nl=False, err=True)
-    if terminal:
-        click.echo("\r\x1b[K", nl=False, err=True)
+    files = count = 0
+    with Progress("published") as progress:
+        while worker.is_alive():
+            worker.join(_LOOK)
+            told = status.read()
+            if told is not None and told.state == "publishing":
+                progress(told.files - files, told.bytes - count)
+                files, count = told.files, told.bytes
     if failure:
         raise failure[0]
     told = status.read()
@@ -143,21 +154,34 @@ def tell(status: Status) -> None:
         error = NotPublished(why=status.error, area=status.area)
         error.exit_code = status.exit_code or 1  # type: ignore[misc]  # that of what went wrong
         raise error
-    if status.state == "nothing":
-        click.echo("nothing was changed, so there is no draft", err=True)
-        return
-    if status.state != "done" or status.outcome is None:
+    if status.state not in {"done", "nothing"} or status.outcome is None:
         raise NotPublished(why="its process died before it could publish", area=status.area or "AREA")
     tell_outcome(status.outcome)
 
 
 def tell_outcome(outcome: dict[str, Any]) -> None:
     """Print the name of a draft or version, and on standard error what is in it."""
+    from artfs.staging.publish import NOTHING
+
+    if not outcome["name"]:
+        click.echo(NOTHING, err=True)
+        return
     counts = outcome["counts"]
     what = ", ".join(f"{counts[key]} {key}" for key in ("added", "changed", "removed"))
     click.echo(f"{what}; {size(outcome['stored_bytes'])} stored", err=True)
-    if outcome["newer"]:
-        overlap = outcome["overlap"]
-        both = f"; changed in both: {', '.join(map(str, overlap))}" if overlap else ", no path was changed in both"
-        click.echo(f"the base is no longer the latest, {outcome['newer']} is{both}", err=True)
-    click.echo(str(outcome["name"]))
+    tell_overlap(outcome["newer"], outcome["overlap"])
+    tell_name(outcome["name"], created=outcome["created"])
+
+
+def tell_overlap(newer: str, overlap: Sequence[str]) -> None:
+    """Say that somebody else made a version meanwhile, if so, and what both have changed."""
+    if newer:
+        both = f"; changed in both: {', '.join(overlap)}" if overlap else ", no path was changed in both"
+        click.echo(f"the base is no longer the latest, {newer} is{both}", err=True)
+
+
+def tell_name(name: str, *, created: bool) -> None:
+    """Print the name of a draft or version, and whether it is new."""
+    if not created:
+        click.echo(f"{name} has the same content: no new version, the aliases point to it", err=True)
+    click.echo(name)

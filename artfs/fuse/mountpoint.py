@@ -28,6 +28,7 @@ class MountEntry:
     mountpoint: str
     type: str
     source: str
+    read_only: bool
 
 
 @attrs.frozen
@@ -50,7 +51,8 @@ def mount_table() -> Iterator[MountEntry]:
         for line in table:
             fields, _, tail = line.rstrip("\n").partition(" - ")
             kind, source = tail.split(" ")[:2]
-            yield MountEntry(_unescape(fields.split(" ")[4]), kind, _unescape(source))
+            place, options = fields.split(" ")[4:6]
+            yield MountEntry(_unescape(place), kind, _unescape(source), "ro" in options.split(","))
 
 
 def mounted_on(mountpoint: str) -> MountEntry | None:

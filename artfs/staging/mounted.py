@@ -17,7 +17,7 @@ from artfs.errors import ArtfsError, SourceChanged
 from artfs.names import CollectionName
 from artfs.staging.area import Area
 from artfs.staging.entries import source_file
-from artfs.staging.publish import Outcome, publish
+from artfs.staging.publish import NOTHING, Outcome, publish
 from artfs.staging.schema import FIRST
 from artfs.staging.tree import StagingTree
 from artfs.versions.ingest import ingest
@@ -68,7 +68,10 @@ class StatusFile:
         self._path = path
 
     def write(self, status: Status) -> None:
-        """Tell."""
+        """Tell, unless this is about the end of a mount in whose place there is another by now."""
+        told = self.read()
+        if status.state != "mounted" and told is not None and told.area != status.area:
+            return
         fresh = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -220,7 +223,7 @@ def _nobody(_files: int, _size: int) -> None:
 def describe(outcome: Outcome) -> str:
     """One sentence for the log and for who unmounts."""
     if not outcome.name:
-        return "nothing was changed, so there is no draft"
+        return NOTHING
     counts = outcome.counts
     what = f"{counts.added} added, {counts.changed} changed, {counts.removed} removed"
     return f"{outcome.name}: {what}, {outcome.stored_bytes} bytes stored"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 import attrs
 
-from artfs.catalog import Catalog, Change, diff
+from artfs.catalog import Change
 from artfs.errors import VersionNotFound
-from artfs.names import LATEST, CollectionName
-from artfs.registry import Registry, State, VersionRow
+from artfs.registry import Registry, State
 from artfs.staging.entries import StagedEntries
 from artfs.staging.faults import fault_point
+from artfs.staging.overlap import overlap_of_area
 from artfs.staging.tree import StagingTree
 from artfs.versions.ingest import Progress, ingest
 from artfs.versions.log import Labels
@@ -24,8 +22,7 @@ from artfs.versions.repository import Repository
 
 log = logging.getLogger(__name__)
 
-OVERLAP: Final = 20
-"""Paths that a report of an overlap names."""
+NOTHING: Final = "nothing was changed, so there is no draft and no new version"
 
 
 @attrs.frozen
@@ -52,7 +49,7 @@ class Outcome:
     newer: str = ""
     """The version that is the latest now, if that is not the base."""
     overlap: tuple[str, ...] = ()
-    """Paths that were changed both here and there, at most ``OVERLAP``."""
+    """Paths that were changed both here and there, at most ``overlap.MOST``."""
 
 
 def publish(
@@ -71,7 +68,9 @@ def publish(
     facts, registry = tree.facts, repository.registry
     found = Counter(change.change for change in tree.changes())
     counts = Counts(found[Change.ADDED], found[Change.CHANGED] + found[Change.RENAMED], found[Change.REMOVED])
-    if not found and commit is None:
+    replaced = _draft(registry, facts.base_id)
+    if not found and (commit is None or not (commit.aliases or replaced)):
+        # Committing the base once more would take `latest` back to it from what others have made meanwhile.
         registry.abandon(facts.pending)
         return Outcome("", created=False, committed=False, counts=counts, stored_bytes=0)
     root = tree.attributes(1, None)
@@ -80,9 +79,8 @@ def publish(
     for entry in ingest(staged, publication.packs, repository.hashes, progress):
         publication.add(entry)
     fault_point("hashed")
-    newer, overlap = find_overlap(repository, tree)
+    newer, overlap = overlap_of_area(repository, tree)
     if commit is None:
-        replaced = _draft(registry, facts.base_id)
         done = publication.save_draft(replaces=replaced)
     else:
         done = publication.commit(
@@ -112,48 +110,3 @@ def _draft(registry: Registry, version_id: str) -> str | None:
         return version_id if registry.get(version_id).state is State.PENDING else None
     except VersionNotFound:
         return None
-
-
-def latest_of(registry: Registry, collection: CollectionName) -> VersionRow | None:
-    """The latest version of a collection, if it has any."""
-    try:
-        return registry.resolve(collection.at(LATEST))
-    except VersionNotFound:
-        return None
-
-
-def find_overlap(repository: Repository, tree: StagingTree) -> tuple[str, tuple[str, ...]]:
-    """The name of the latest version if it is not the base, and the paths changed both there and here."""
-    facts = tree.facts
-    latest = latest_of(repository.registry, CollectionName(*facts.collection.split("/")))
-    base = _base_version(repository.registry, facts.base_id)
-    if latest is None or latest.id == base:
-        return "", ()
-    theirs = repository.catalog(latest)
-    try:
-        return str(latest.name), tuple(islice(_both(tree, theirs), OVERLAP))
-    finally:
-        theirs.close()
-
-
-def _base_version(registry: Registry, version_id: str) -> str:
-    """The committed version below a base: of a draft, what that was made from."""
-    try:
-        row = registry.get(version_id) if version_id else None
-    except VersionNotFound:
-        return version_id
-    return row.base_id or "" if row is not None and row.state is State.PENDING else version_id
-
-
-def _both(tree: StagingTree, theirs: Catalog) -> Iterator[str]:
-    mine = iter(tree.changes())
-    others = iter(diff(tree.view.base, theirs))
-    a, b = next(mine, None), next(others, None)
-    while a is not None and b is not None:
-        if a.path < b.path:
-            a = next(mine, None)
-        elif b.path < a.path:
-            b = next(others, None)
-        else:
-            yield a.path
-            a, b = next(mine, None), next(others, None)

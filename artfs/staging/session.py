@@ -15,7 +15,8 @@ from artfs.errors import ArtfsError, DraftInUse, NotFound, TypeRequired, Version
 from artfs.names import CollectionName, VersionName, check_type
 from artfs.registry import Content, State, VersionRow
 from artfs.staging.area import Area, Facts, areas, create_area, holder
-from artfs.staging.publish import Outcome, latest_of, publish
+from artfs.staging.overlap import latest_of
+from artfs.staging.publish import Outcome, publish
 from artfs.staging.tree import StagingTree
 from artfs.versions.ingest import Progress
 from artfs.versions.log import Labels
