@@ -1,5 +1,7 @@
 """The writable mount from the command line: stage, look, unmount, commit, discard."""
 
+import contextlib
+import sqlite3
 import subprocess
 
 import pytest
@@ -109,6 +111,48 @@ def test_a_killed_daemon_leaves_an_area_that_can_be_committed(copy, directory):
     copy.run("umount", directory, code=1)
     (area,) = copy.json("drafts")["areas"]
     assert area["process"] is None
+    assert copy.out("commit", area["area"]) == "acme/vision/mnist:v2"
+    assert copy.out("cat", "vision/mnist", "new/file") == "fresh"
+
+
+def test_who_commits_a_draft_second_is_told_of_the_overlap(copy, directory):
+    # SEMANTICS: Of two people who stage from one base both get a version; the second is told
+    names = []
+    for word in ("first", "second"):
+        copy.run("mount", "--writable", "vision/mnist:v1", directory)
+        (directory / "a.txt").write_text(word)
+        (directory / word).write_text(word)
+        names.append(copy.out("umount", directory))
+    assert copy.run("commit", names[0]).stderr == ""
+    copy.fails(5, "commit", "--require-latest", names[1])
+    assert [draft["name"] for draft in copy.json("drafts")["drafts"]] == [names[1]]
+    done = copy.run("commit", names[1])
+    assert done.stderr == "the base is no longer the latest, acme/vision/mnist:v2 is; changed in both: a.txt\n"
+    assert done.stdout == "acme/vision/mnist:v3\n"
+
+
+def test_what_a_writable_mount_told_is_not_told_of_a_later_read_only_one(copy, directory):
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    (directory / "a.txt").write_text("draft")
+    subprocess.run(["umount", directory], check=True)
+    wait_until(lambda: not list(daemons(directory)), "the daemon has published the draft", 60)
+    copy.run("mount", "vision/mnist", directory)
+    copy.fails(3, "status", directory)
+    done = copy.run("umount", directory)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_registry_out_of_reach_at_unmount(copy, directory):
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    edit(directory)
+    with contextlib.closing(sqlite3.connect(copy.home / "registry.db", isolation_level=None)) as registry:
+        registry.execute("PRAGMA legacy_alter_table=ON")
+        registry.execute("ALTER TABLE version RENAME TO away")
+        said = copy.run("umount", directory, code=6)
+        registry.execute("ALTER TABLE away RENAME TO version")
+    assert "what was written is kept" in said.stderr
+    (area,) = copy.json("drafts")["areas"]
+    assert area["area"] in said.stderr
     assert copy.out("commit", area["area"]) == "acme/vision/mnist:v2"
     assert copy.out("cat", "vision/mnist", "new/file") == "fresh"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 from checklogs import CheckedLog
+from writable_mount import BASE, WritableMount
 
 from artfs.fuse import mount_in_background, parse_options
 from artfs.fuse.mountpoint import mounted_on
@@ -116,3 +117,27 @@ def mounted(tmp_path, runtime_dir, log, engine, processes):
     yield mount
     for path, pid in made:
         clear(path, pid)
+
+
+@pytest.fixture
+def place(tmp_path, log):
+    """``place(content)`` is a mounted staging area; unmounted at the end."""
+    made = []
+
+    def make(content=None, mount=True, **keywords):
+        it = WritableMount(tmp_path, BASE if content is None else content, **keywords)
+        made.append(it)
+        if mount:
+            it.mount(log.path)
+        return it
+
+    yield make
+    for each in made:
+        subprocess.run(["umount", "-l", each.path], check=False, capture_output=True)
+        if each.pid and alive(each.pid):
+            each.unmount()
+
+
+@pytest.fixture
+def mnt(place):
+    return place().path

@@ -1,228 +1,22 @@
-"""The writable mount, used by programs and by the calls that they make."""
+"""The writable mount, by the calls that programs make."""
 
 import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import zipfile
-from pathlib import Path
 
 import pytest
-from writable_mount import WritableMount, alive
+from writable_mount import LARGE, WritableMount, alive, failing, run
 
-from staging_base import EXCHANGE, NOREPLACE, Link, renameat2, snapshot_of  # isort: skip - found by writable_mount
-
-FSX = Path(__file__).parents[1] / "staging" / "fsx.py"
-LARGE = random.Random(1).randbytes(3 << 20)
-BASE = {"dir/inner": b"inner", "dir/sub/deep": b"deep", "large": LARGE, "link": Link("large"), "empty": None}
-
-
-@contextlib.contextmanager
-def failing(number):
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - its errno is compared below
-        yield
-    assert errno.errorcode[caught.value.errno] == errno.errorcode[number]
-
-
-@pytest.fixture
-def place(tmp_path, log):
-    """``place(content)`` is a mounted staging area; unmounted at the end."""
-    made = []
-
-    def make(content=None, mount=True, **keywords):
-        it = WritableMount(tmp_path, BASE if content is None else content, **keywords)
-        made.append(it)
-        if mount:
-            it.mount(log.path)
-        return it
-
-    yield make
-    for each in made:
-        subprocess.run(["umount", "-l", each.path], check=False, capture_output=True)
-        if each.pid and alive(each.pid):
-            each.unmount()
-
-
-@pytest.fixture
-def mnt(place):
-    return place().path
-
-
-def run(*command, cwd=None, **environment):
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-# -- programs -----------------------------------------------------------------------------------------------------
-
-
-def test_rsync(place, tmp_path):
-    it = place()
-    source = tmp_path / "source"
-    shutil.copytree(Path(sys.prefix) / "lib" / "python3.11" / "site-packages" / "click", source / "click")
-    (source / "large").write_bytes(LARGE[::-1])
-    (source / "link").symlink_to("click")
-    run("rsync", "-a", "--delete", f"{source}/", f"{it.path}/")
-    assert snapshot_of(it.path) == snapshot_of(source)
-    shutil.rmtree(source / "click" / "__pycache__", ignore_errors=True)
-    (source / "click" / "core.py").write_text("changed")
-    run("rsync", "-a", "--delete", f"{source}/", f"{it.path}/")
-    assert run("rsync", "-ain", "--delete", f"{source}/", f"{it.path}/") == ""
-    assert snapshot_of(it.path) == snapshot_of(source)
-    it.unmount()
-    staged = it.staged()
-    assert staged.snapshot() == snapshot_of(source)
-    staged.close()
-
-
-def test_git(mnt, tmp_path):
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-    origin = tmp_path / "origin"
-    run("git", "init", "-q", origin)
-    for number in range(50):
-        (origin / f"file{number}").write_text(f"{number}\n" * number)
-    run("git", "add", ".", cwd=origin)
-    run("git", *identity, "commit", "-qm", "one", cwd=origin)
-    clone = mnt / "clone"
-    run("git", "clone", "-q", origin, clone)
-    assert run("git", "status", "--porcelain", cwd=clone) == ""
-    (clone / "file7").write_text("seven")
-    run("git", *identity, "commit", "-qam", "two", cwd=clone)
-    run("git", "gc", "-q", cwd=clone)
-    run("git", "fsck", "--strict", cwd=clone)
-    run("git", "checkout", "-q", "HEAD~", cwd=clone)
-    assert (clone / "file7").read_text() == "7\n" * 7
-    assert run("git", "status", "--porcelain", cwd=clone) == ""
-
-
-def test_tar(mnt, tmp_path):
-    source = Path(sys.prefix) / "lib" / "python3.11" / "site-packages" / "attr"
-    run("tar", "cf", tmp_path / "a.tar", "-C", source.parent, source.name)
-    run("tar", "xf", tmp_path / "a.tar", "-C", mnt)
-    run("tar", "df", tmp_path / "a.tar", "-C", mnt)  # compares contents, modes and times
-
-
-@pytest.mark.parametrize("journal", ["delete", "truncate", "wal"])
-def test_sqlite(place, journal):
-    it = place()
-    program = f"""
-import sqlite3
-database = sqlite3.connect({str(it.path / "data.db")!r}, isolation_level=None)
-assert database.execute("PRAGMA journal_mode={journal}").fetchone() == ({journal!r},)
-database.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, value)")
-for number in range(200):
-    database.execute("INSERT INTO t (value) VALUES (?)", (str(number) * 50,))
-database.execute("DELETE FROM t WHERE id % 3 = 0")
-database.execute("VACUUM")
-assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-print(database.execute("SELECT count(*) FROM t").fetchone()[0])
-database.close()
-"""
-    assert run(sys.executable, "-c", program) == "134\n"
-    it.unmount()
-    it.mount()
-    assert int(run(sys.executable, "-c", program)) > 134
-
-
-def test_pip_install(mnt, tmp_path):
-    wheel = tmp_path / "thing-1-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as file:
-        file.writestr("thing/__init__.py", "VALUE = 42\n")
-        file.writestr("thing-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
-        file.writestr("thing-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        file.writestr("thing-1.dist-info/RECORD", "")
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", mnt / "site", wheel)
-    assert run(sys.executable, "-c", "import thing; print(thing.VALUE)", PYTHONPATH=str(mnt / "site")) == "42\n"
-
-
-def test_small_tools(mnt):
-    (mnt / "text").write_text("one two\n")
-    run("sed", "-i", "s/two/three/", mnt / "text")
-    assert (mnt / "text").read_text() == "one three\n"
-    run("dd", "if=/dev/zero", f"of={mnt / 'large'}", "bs=4096", "seek=5", "count=1", "conv=notrunc")
-    assert (mnt / "large").read_bytes() == LARGE[:20480] + bytes(4096) + LARGE[24576:]
-    run("truncate", "-s", "1M", mnt / "large")
-    run("truncate", "-s", "+4K", mnt / "large")
-    assert (mnt / "large").stat().st_size == (1 << 20) + 4096
-    run("cp", "--reflink=auto", "-p", mnt / "large", mnt / "copy")
-    run("cmp", mnt / "large", mnt / "copy")
-    run("ln", mnt / "copy", mnt / "hard")
-    run("ln", "-s", "copy", mnt / "soft")
-    assert (mnt / "soft").samefile(mnt / "hard")
-    assert (mnt / "hard").stat().st_nlink == 2
-    run("touch", "-d", "2001-02-03 04:05:06.789 UTC", mnt / "hard")
-    assert (mnt / "copy").stat().st_mtime_ns == 981_173_106_789_000_000
-    run("chmod", "u=rwx,go=", mnt / "copy")
-    assert (mnt / "hard").stat().st_mode & 0o777 == 0o700
-    run("mv", mnt / "dir", mnt / "moved")
-    assert (mnt / "moved/sub/deep").read_bytes() == b"deep"
-    run("cp", "-a", mnt / "moved", mnt / "again")
-    assert snapshot_of(mnt / "again") == snapshot_of(mnt / "moved")
-    run("rm", "-r", mnt / "moved")
-    assert not (mnt / "moved").exists()
-
-
-def test_zip_in_place(mnt):
-    archive = mnt / "a.zip"
-    run(sys.executable, "-m", "zipfile", "-c", archive, FSX, mnt / "dir")
-    run(sys.executable, "-m", "zipfile", "-t", archive)
-    with zipfile.ZipFile(archive, "a") as file:
-        file.writestr("added", b"more")
-    with zipfile.ZipFile(archive) as file:
-        assert file.read("added") == b"more"
-        assert file.testzip() is None
-    run(sys.executable, "-m", "zipfile", "-e", archive, mnt / "extracted")
-    assert (mnt / "extracted/dir/sub/deep").read_bytes() == b"deep"
-
-
-def test_numpy_memmap(mnt):
-    numpy = pytest.importorskip("numpy")
-    array = numpy.memmap(mnt / "large", dtype=numpy.uint8, mode="r+")
-    array[1_000_000:1_000_100] = 7
-    array.flush()
-    assert (mnt / "large").read_bytes() == LARGE[:1_000_000] + b"\7" * 100 + LARGE[1_000_100:]
-
-
-def test_large_sequential_writes(mnt):
-    expected = hashlib.sha256()
-    with open(mnt / "model", "wb") as file:
-        for number in range(64):
-            block = bytes([number]) * (1 << 20)
-            file.write(block)
-            expected.update(block)
-    with open(mnt / "model", "rb") as file:
-        assert hashlib.file_digest(file, "sha256").digest() == expected.digest()
-
-
-def test_fsx(place):
-    it = place()
-    shutil.copyfile(it.path / "large", it.path / "copy")
-    for name, seed in (("large", 1), ("copy", 2), ("fresh", 3)):
-        run(sys.executable, FSX, it.path / name, "--operations", "1500", "--seed", seed, "--paranoid")
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-def test_fsx_for_long(mnt):
-    run(sys.executable, FSX, mnt / "large", "--operations", "100000", "--seed", "1")
+from staging_base import EXCHANGE, NOREPLACE, renameat2  # isort: skip - found by writable_mount
 
 
 # -- calls --------------------------------------------------------------------------------------------------------
@@ -416,6 +210,23 @@ def test_a_directory_of_many_files(place):
     assert sum(entry.stat().st_size for entry in os.scandir(it.path / "other")) == 3000
     shutil.rmtree(it.path / "other")
     assert os.listdir(it.path) == []
+
+
+def test_the_limit_of_a_file_size(mnt):
+    program = """
+import os, resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+assert os.pwrite(file, bytes(20_000), 0) == 10_000
+for refused in (lambda: os.pwrite(file, b"x", 10_000), lambda: os.ftruncate(file, 10_001)):
+    try:
+        refused()
+    except OSError as error:
+        print(error.errno, end=" ")
+"""
+    assert run(sys.executable, "-c", program, mnt / "limited") == f"{errno.EFBIG} {errno.EFBIG} "
+    assert (mnt / "limited").stat().st_size == 10_000
 
 
 # -- nothing is lost ----------------------------------------------------------------------------------------------

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
+import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import attrs
+import pytest
 
 from artfs.fuse import MountOptions, mount_in_background
 from artfs.fuse.mountpoint import mounted_on
@@ -17,9 +21,13 @@ from artfs.fuse.writable import WritableOperations
 from artfs.staging import faults
 
 sys.path.append(str(Path(__file__).parents[1] / "staging"))
-from staging_base import Stage
+from staging_base import Link, Stage
 
 OPTIONS = attrs.evolve(MountOptions(), read_only=False, source="e/p/c")
+
+
+LARGE = random.Random(1).randbytes(3 << 20)
+BASE = {"dir/inner": b"inner", "dir/sub/deep": b"deep", "large": LARGE, "link": Link("large"), "empty": None}
 
 
 class WritableMount:
@@ -71,3 +79,23 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@contextlib.contextmanager
+def failing(number):
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - its errno is compared below
+        yield
+    assert errno.errorcode[caught.value.errno] == errno.errorcode[number]
+
+
+def run(*command, cwd=None, **environment):
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout

@@ -12,7 +12,8 @@ from homes import make_tree, open_repository, tree_of
 
 from artfs.errors import BaseOutdated, DraftInUse, NotFound, TypeRequired, VersionNotFound
 from artfs.names import CollectionName
-from artfs.staging.mounted import Plan, StagedMount, StatusFile
+from artfs.staging.mounted import Plan, StagedMount, Status, StatusFile
+from artfs.staging.overlap import overlap_of_draft
 from artfs.staging.session import begin, commit_area, commit_draft, discard_area, find, left_behind
 from artfs.versions.download import download
 from artfs.versions.log import Labels, log_path
@@ -199,6 +200,64 @@ def test_two_people_from_one_base(stage, repository):
     assert left.process is None
     commit_area(repository, left, Labels(), require_latest=False, progress=nobody)
     assert repository.registry.resolve(repository.parse("data")).index == 3
+
+
+def test_a_rename_clashes_with_a_change_of_what_was_renamed(stage, repository):
+    # SEMANTICS: a rename concerns both of its paths
+    first, _ = stage(plan=Plan(Labels()))
+    second, told_second = stage(plan=Plan(Labels()))
+    third, _ = stage()
+    first.rename(resolve(first, "a"), "two", 1, "moved")
+    first.close()
+    put(second, "a/two", b"edited")
+    second.close()
+    assert told_second.read().outcome["overlap"] == ["a/two"]
+    third.rename(1, "keep", 1, "kept")
+    third.unlink(resolve(third, "a"), "two")
+    third.close()
+    (draft,) = repository.registry.drafts()
+    assert overlap_of_draft(repository, draft) == ("acme/uncategorized/data:v2", ("a/two",))
+
+
+def test_committing_what_was_not_changed_leaves_latest_where_it_is(stage, repository):
+    # SEMANTICS: nothing changed makes no version either, and leaves `latest` where others have taken it meanwhile
+    idle, told = stage(plan=Plan(Labels()))
+    busy, _ = stage(plan=Plan(Labels()))
+    put(busy, "keep", b"new")
+    busy.close()
+    idle.close()
+    assert told.read().state == "nothing"
+    assert str(repository.registry.resolve(repository.parse("data")).name) == "acme/uncategorized/data:v1"
+
+
+def test_a_draft_to_which_nothing_was_added_is_committed_at_unmount(stage, repository):
+    first, _ = stage()
+    put(first, "keep", b"drafted")
+    first.close()
+    (draft,) = repository.registry.drafts()
+    second, told = stage(str(draft.name), plan=Plan(Labels()))
+    second.close()
+    assert told.read().outcome["name"] == "acme/uncategorized/data:v1"
+
+
+def test_drafts_of_new_collections_overlap_in_what_both_hold(stage, repository):
+    for word in (b"f", b"s"):
+        mount, _ = stage("fresh", type_="model")
+        put(mount, "both", word)
+        put(mount, f"of-{word.decode()}", word)
+        mount.close()
+    one, other = repository.registry.drafts()
+    assert overlap_of_draft(repository, one) == ("", ())
+    commit_draft(repository, one, Labels())
+    assert overlap_of_draft(repository, other) == ("acme/uncategorized/fresh:v0", ("both",))
+
+
+def test_the_end_of_one_mount_is_not_told_over_the_next_one(tmp_path):
+    status = StatusFile(tmp_path / "status.json")
+    status.write(Status("mounted", area="first"))
+    status.write(Status("mounted", area="second"))
+    status.write(Status("done", area="first"))
+    assert status.read() == Status("mounted", area="second")
 
 
 def test_store_out_of_reach_at_unmount(stage, repository, home, tmp_path):
