@@ -25,9 +25,9 @@ from contextlib import contextmanager
 
 from artfs.catalog import Kind
 from artfs.errors import FileTooLarge, InvalidInput, NotFound
+from artfs.faults import fault_point
 from artfs.staging import ranges
 from artfs.staging.database import sync_directory
-from artfs.staging.faults import fault_point
 from artfs.staging.files import OpenFile, local_error
 from artfs.staging.nodes import Nodes
 from artfs.staging.view import Inode

@@ -25,7 +25,7 @@ from typing import Any, Final
 import attrs
 
 from artfs.errors import DiskFull, LocalIOError, SchemaMismatch
-from artfs.staging.faults import fault_point
+from artfs.faults import fault_point
 from artfs.staging.schema import APPLICATION_ID, FORMAT, TABLES
 
 _RESERVE: Final = 4 << 20

@@ -10,9 +10,9 @@ import attrs
 
 from artfs.catalog import Change
 from artfs.errors import VersionNotFound
+from artfs.faults import fault_point
 from artfs.registry import Registry, State
 from artfs.staging.entries import StagedEntries
-from artfs.staging.faults import fault_point
 from artfs.staging.overlap import overlap_of_area
 from artfs.staging.tree import StagingTree
 from artfs.versions.ingest import Progress, ingest

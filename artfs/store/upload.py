@@ -15,6 +15,7 @@ import attrs
 from artfs.catalog.entry import Extent
 from artfs.catalog.layout import PACK_DATA
 from artfs.errors import DeadlineExceeded
+from artfs.faults import fault_point
 from artfs.registry import KnownExtent
 from artfs.store.backend import views
 from artfs.store.objects import ObjectStore
@@ -206,6 +207,7 @@ class Uploader:
             return
         begun = _time_awake_or_asleep()
         self._store.put(pack.key, pack.buffers, deadline=time.monotonic() + self._pack_timeout)
+        fault_point("pack-stored")
         if _time_awake_or_asleep() - begun > REGISTER_WITHIN:
             raise DeadlineExceeded(what=f"storing {pack.key}", seconds=REGISTER_WITHIN)
         if self._given_up():
@@ -216,6 +218,7 @@ class Uploader:
             self._counts = UploadStatistics(
                 counts.packs + 1, counts.data_bytes + pack.size, counts.stored_bytes + pack.stored_size
             )
+        fault_point("pack-registered")
         if self._on_registered is not None:
             self._on_registered(pack.extents)
         if self._on_progress is not None:

@@ -23,6 +23,7 @@ import zstandard
 
 from artfs.catalog import CatalogBuilder, Entry, Extent, Summary
 from artfs.errors import ArtfsError, DeadlineExceeded, DiskFull, LocalIOError, VersionNotFound
+from artfs.faults import fault_point
 from artfs.names import CollectionName
 from artfs.registry import INHERIT, Content, KnownExtent, Registry, Ttl, VersionRow
 from artfs.registry.rows import Origin
@@ -171,6 +172,7 @@ class Publication:
         if committed is None:
             committed = settle(self._content(summary))
         assert committed is not None
+        fault_point("visible")
         self._done = True
         if committed.created:
             self.record(committed.version)
@@ -208,6 +210,7 @@ class Publication:
         """What the registry is told; the catalog goes to the store first unless ``stored`` is false."""
         key = f"catalogs/{uuid.uuid4().hex}.zst"
         sha256 = self._store_catalog(key) if stored else ""
+        fault_point("catalog-stored")
         return Content(
             summary.digest,
             summary.tree_digest,

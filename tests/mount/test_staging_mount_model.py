@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import initialize, run_state_machine_as_test
 from writable_mount import WritableMount
+
+from program import Program, end  # isort: skip - found by writable_mount
 
 from staging_base import EXCHANGE, NOREPLACE, renameat2, snapshot_of  # isort: skip - found by writable_mount
 from test_staging_model import Model  # isort: skip
@@ -21,7 +23,11 @@ class MountedStage:
         self.directory = directory
         self.mounted = WritableMount(directory, content)
         self.root = self.mounted.mount()
-        self.tree = SimpleNamespace(
+        self.tree = self.calls()
+
+    def calls(self):
+        """What stands for the tree's own operations."""
+        return SimpleNamespace(
             open=lambda _: None,
             release=os.close,
             write=lambda descriptor, offset, data, _: os.pwrite(descriptor, data, offset),
@@ -123,6 +129,47 @@ class MountedModel(Model):
                 self.stage.abandon()
 
 
+class PublishedStage(MountedStage):
+    """A collection mounted by the program; in the end its draft, mounted read-only, is held against the plain tree."""
+
+    def __init__(self, directory, content):
+        self.directory = directory
+        self.program = Program(directory / "home")
+        self.root = directory / "mnt"
+        self.root.mkdir()
+        self.program.run("mount", "--writable", "--type", "dataset", "model/tree", self.root)
+        self.tree = self.calls()
+
+    def reopen(self):
+        """Going on with the draft would make two files of what a hard link joins."""
+
+    def close(self):
+        draft = self.program.out("umount", self.root)
+        expected = unlinked(snapshot_of(self.directory / "plain"))
+        if not draft:
+            assert expected == {}
+            return
+        with self.program.mounted(draft, self.directory / "draft") as mount:
+            assert unlinked(snapshot_of(mount.path)) == expected
+
+    def abandon(self):
+        end(self.root)
+
+
+def unlinked(snapshot):
+    """A snapshot without what a version does not keep: how many links a file has, and modes of symlinks."""
+    return {path: (*what[:2], *what[3:]) if what[0] == "file" else what for path, what in snapshot.items()}
+
+
+class PublishedModel(MountedModel):
+    def make_stage(self, content):
+        return PublishedStage(self.directory, content)
+
+    @initialize()
+    def begin(self):
+        super().begin(based=False)
+
+
 PROFILE = settings(
     max_examples=10, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
@@ -136,3 +183,14 @@ def test_the_mount_is_a_directory():
 @pytest.mark.timeout(7200)
 def test_the_mount_is_a_directory_for_long():
     run_state_machine_as_test(MountedModel, settings=settings(PROFILE, max_examples=1000))
+
+
+def test_the_draft_is_that_directory():
+    # SEMANTICS: **What survives publication**: paths, bytes, permission bits
+    run_state_machine_as_test(PublishedModel, settings=settings(PROFILE, max_examples=2, stateful_step_count=150))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_the_draft_is_that_directory_for_long():
+    run_state_machine_as_test(PublishedModel, settings=settings(PROFILE, max_examples=200, stateful_step_count=120))

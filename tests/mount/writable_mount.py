@@ -15,12 +15,12 @@ from pathlib import Path
 import attrs
 import pytest
 
+from artfs import faults
 from artfs.fuse import MountOptions, mount_in_background
 from artfs.fuse.mountpoint import mounted_on
 from artfs.fuse.writable import WritableOperations
-from artfs.staging import faults
 
-sys.path.append(str(Path(__file__).parents[1] / "staging"))
+sys.path.extend(str(Path(__file__).parents[1] / place) for place in ("staging", "cli"))
 from staging_base import Link, Stage
 
 OPTIONS = attrs.evolve(MountOptions(), read_only=False, source="e/p/c")

@@ -8,8 +8,8 @@ import pytest
 import artfs
 
 LAYERS = [
-    "errors", "names", "digests", "config", "catalog", "registry", "store", "references", "cache", "versions", "vfs",
-    "staging", "media", ("fuse", "sdk"), "cli",
+    "errors", "faults", "names", "digests", "config", "catalog", "registry", "store", "references", "cache", "versions",
+    "vfs", "staging", "media", ("fuse", "sdk"), "cli",
 ]  # fmt: skip
 PACKAGE = Path(artfs.__file__).parent
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in ([names] if isinstance(names, str) else names)}
