@@ -1,8 +1,13 @@
 """The writable mount from the command line: stage, look, unmount, commit, discard."""
 
 import contextlib
+import os
+import pty
+import random
+import re
 import sqlite3
 import subprocess
+import sys
 
 import pytest
 from homes import settings_of, tree_of, wait_until
@@ -115,6 +120,60 @@ def test_a_killed_daemon_leaves_an_area_that_can_be_committed(copy, directory):
     assert copy.out("cat", "vision/mnist", "new/file") == "fresh"
 
 
+def test_unmounting_shows_how_far_it_is_on_a_terminal(copy, directory):
+    # SEMANTICS: `artfs umount` waits, showing files and bytes as they are published, and prints the draft's name.
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    for number in range(16):
+        (directory / f"large{number}").write_bytes(random.Random(number).randbytes(8 << 20))
+    ours, terminal = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        unmounting = copy.start("umount", directory, stderr=terminal)
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while more := screen.read(4096):
+                shown += more
+    name, _ = unmounting.communicate()
+    assert name.startswith("acme/vision/mnist:draft-")
+    assert re.search(rb"published \d+ files, [\d.]+ MiB, [\d.]+ MiB/s", shown), shown
+    assert b"16 added, 0 changed, 0 removed; 128.0 MiB stored" in shown
+
+
+def test_references_move_and_go_and_stay_references(copy, directory, tmp_path):
+    # SEMANTICS: and references whose bytes were not changed
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    for name in ("kept", "moved", "gone", "edited"):
+        (remote / name).write_text(f"bytes of {name}\n")
+    log = f"""
+import artfs
+with artfs.init(project="vision") as run:
+    artifact = artfs.Artifact("refs", "dataset")
+    artifact.add_reference({remote.as_uri()!r})
+    run.log_artifact(artifact)
+"""
+    subprocess.run([sys.executable, "-c", log], env=copy.environment, check=True, capture_output=True)
+    copy.run("mount", "--writable", "vision/refs", directory)
+    (directory / "moved").rename(directory / "elsewhere")
+    (directory / "gone").unlink()
+    with (directory / "edited").open("a") as file:
+        file.write("and more\n")
+    copy.run("commit", copy.out("umount", directory))
+    changes = {
+        change["path"]: (change["change"], change["old_path"])
+        for change in copy.json("diff", "vision/refs:v0", "vision/refs")
+    }
+    assert changes == {
+        "edited": ("changed", None),
+        "elsewhere": ("renamed", "moved"),
+        "gone": ("removed", None),
+    }
+    listed = {entry["path"]: entry["kind"] for entry in copy.json("ls", "-R", "vision/refs:latest")}
+    assert listed == {"edited": "file", "elsewhere": "reference", "kept": "reference"}
+    assert copy.out("cat", "vision/refs", "edited") == "bytes of edited\nand more"
+    assert copy.out("cat", "vision/refs", "elsewhere") == "bytes of moved"
+
+
 def test_who_commits_a_draft_second_is_told_of_the_overlap(copy, directory):
     # SEMANTICS: Of two people who stage from one base both get a version; the second is told
     names = []
@@ -158,6 +217,8 @@ def test_a_registry_out_of_reach_at_unmount(copy, directory):
 
 
 def test_bad_input(copy, directory, tmp_path):
+    # SEMANTICS: an unknown base (3), a name that breaks the rules (4), a draft that is mounted writable already (5),
+    # a new collection without `--type` (4), committing or discarding what is no draft (3)
     assert copy.fails(3, "mount", "--writable", "vision/mnist:absent", directory)
     assert copy.fails(4, "mount", "--writable", "vision/mn ist", directory)
     assert copy.fails(3, "commit", "vision/mnist:v0")

@@ -1,5 +1,7 @@
 """From a staging area to a draft or version: what is stored, what is kept when it fails, what two people get."""
 
+import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -11,6 +13,7 @@ import time
 import pytest
 from homes import make_tree, open_repository, tree_of
 
+from artfs.digests import md5_base64
 from artfs.errors import BaseOutdated, DraftInUse, NotFound, TypeRequired, VersionNotFound
 from artfs.names import CollectionName
 from artfs.staging.mounted import Plan, StagedMount, Status, StatusFile
@@ -20,6 +23,7 @@ from artfs.versions.download import download
 from artfs.versions.log import Labels, log_path
 
 COLLECTION = CollectionName("acme", "uncategorized", "data")
+LONG_10G = pytest.param(10 << 30, id="10G", marks=[pytest.mark.long, pytest.mark.timeout(1800)])
 BASE = {"a/one": b"1" * 100, "a/two": b"2" * 5000, "keep": b"kept", "empty": None}
 
 
@@ -160,6 +164,31 @@ def test_an_edit_in_the_middle_of_a_large_file_stores_the_blocks_it_touches(stag
     expected = bytearray(data)
     expected[(5 << 20) + 17 : (5 << 20) + 23] = b"edited"
     assert content(repository, str(draft.name), tmp_path / "got") == {"big": bytes(expected) + b"tail"}
+
+
+@pytest.mark.parametrize("size", [pytest.param(150 << 20, id="150M"), LONG_10G])
+def test_a_large_file_is_not_fetched_to_be_edited(stage, repository, tmp_path, size):
+    """The source is sparse, so that it is cheap; a reader fetches what it reads all the same."""
+    source = make_tree(tmp_path / "large", {"big": b""})
+    os.truncate(source / "big", size)
+    log_path(repository, source, CollectionName("acme", "uncategorized", "large"), "dataset")
+    mount, status = stage("large")
+    offset = (size // 3 & ~0xFFFFF) + 4096
+    put(mount, "big", b"e" * 4096, offset=offset)
+    statistics = mount.statistics()
+    assert statistics["store"]["bytes_in"] == statistics["cache"]["bytes_read"] == 0
+    mount.close()
+    assert 1 << 20 <= status.read().outcome["stored_bytes"] < (1 << 20) + 100_000
+    (draft,) = repository.registry.drafts()
+    with contextlib.closing(repository.catalog(draft)) as catalog:
+        (big,) = (entry for entry in catalog.leaves() if entry.path == "big")
+    expected = hashlib.md5(usedforsecurity=False)
+    for start in range(0, size, 1 << 20):
+        block = bytearray(min(1 << 20, size - start))
+        if start <= offset < start + len(block):
+            block[offset - start : offset - start + 4096] = b"e" * 4096
+        expected.update(block)
+    assert (big.size, big.digest) == (size, md5_base64(expected.digest()))
 
 
 def test_going_on_with_a_draft_makes_a_new_one_in_its_place(stage, repository, tmp_path):
