@@ -187,7 +187,8 @@ class SeaweedMount(Peer):
     def command(self, name: str) -> list[str | Path]:
         options = {
             "filer": self.filer, "filer.path": f"/buckets/{self.bucket}/{name}", "dir": self.mountpoint,
-            "cacheDir": self.cache, "cacheCapacityMB": 100_000, "cacheMetaTtlSec": 3600, "readOnly": "true",
+            "cacheDir": self.cache, "cacheCapacityMB": 6000,  # which it takes from the disk at once
+            "cacheMetaTtlSec": 3600, "readOnly": "true",
         }  # fmt: skip
         return [PROGRAMS / "weed", "mount", *(f"-{option}={value}" for option, value in options.items())]
 

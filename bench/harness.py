@@ -50,6 +50,15 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
 
+def read_into_memory(root: Path) -> None:
+    """Have the page cache hold every file below ``root``."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.read(8 * MIB):
+                    pass
+
+
 def read_files(root: Path, names: Sequence[str], threads: int, seed: int = 3) -> float:
     """Read every file whole, in shuffled order; seconds."""
     order = list(names)

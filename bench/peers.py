@@ -60,6 +60,7 @@ class Bench:
 
     def __init__(self, scratch: Path, server: SeaweedServer, results: Results, names: set[str]) -> None:
         self.results = results
+        self.scratch = scratch
         self.server = server
         self.small, self.large, self.real = (scratch / name for name in ("small", "large", "real"))
         self.names = harness.make_files(self.small, FILES, SIZE)
@@ -96,19 +97,28 @@ class Bench:
             self._add("disk", f"sequential {place}, MB/s", LARGE / 1e6 / harness.read_sequentially(file))
         drop_caches()
         self._add("disk", "random 64 KiB disk, reads/s", harness.read_randomly(file, RANDOM_READS)[0])
-        drop_caches()
+        harness.read_into_memory(self.scratch / "seaweed")
         self._add("server, 8 x 8 MiB ranges", "sequential cold, MB/s", self._ranges())
 
     def read(self, contender: Contender) -> None:
         """One contender, cold, from its disk cache, from the page cache."""
-        contender.forget()
-        drop_caches()
+        self._begin_cold(contender)
         root = contender.mount("small")
         self._add(contender.name, "cold 8 thr, files/s", harness.rate(root, self.names, 8, most=60))
         contender.unmount()
+        self._sequential("cold", contender)
         self._small(lambda: contender.mount("small"), contender.name, contender)
-        self._sequential(contender)
-        self._random(contender)
+        self._sequential("disk", contender)
+        drop_caches()
+        self._random("disk", contender)
+        self._begin_cold(contender)
+        self._random("cold", contender)
+
+    def _begin_cold(self, contender: Contender) -> None:
+        """Nothing of it on this machine but in the server's memory: what is measured is no server's disk."""
+        contender.forget()
+        drop_caches()
+        harness.read_into_memory(self.scratch / "seaweed")
 
     def _small(self, mount: Callable[[], Path], name: str, contender: Contender | None = None) -> None:
         for threads in (1, 8):
@@ -126,31 +136,26 @@ class Bench:
             self._add(name, "daemon, anonymous MB", sum(map(harness.anonymous_memory, contender.pids())) / 1e6)
             contender.unmount()
 
-    def _sequential(self, contender: Contender) -> None:
-        contender.forget()
-        for place in ("cold", "disk"):
+    def _sequential(self, place: str, contender: Contender) -> None:
+        if place == "disk":
             drop_caches()
-            file = contender.mount("large") / "file.bin"
-            pids = contender.pids()
-            before = harness.cpu_seconds(pids)
-            self._add(contender.name, f"sequential {place}, MB/s", LARGE / 1e6 / harness.read_sequentially(file))
-            used = (harness.cpu_seconds(pids) - before) / (LARGE / (1 << 30))
-            self._add(contender.name, f"daemon {place}, CPU s a GiB", used)
-            if place == "disk":
-                self._add(contender.name, "sequential page, MB/s", LARGE / 1e6 / harness.read_sequentially(file))
-            contender.unmount()
+        file = contender.mount("large") / "file.bin"
+        pids = contender.pids()
+        before = harness.cpu_seconds(pids)
+        self._add(contender.name, f"sequential {place}, MB/s", LARGE / 1e6 / harness.read_sequentially(file))
+        used = (harness.cpu_seconds(pids) - before) / (LARGE / (1 << 30))
+        self._add(contender.name, f"daemon {place}, CPU s a GiB", used)
+        if place == "disk":
+            self._add(contender.name, "sequential page, MB/s", LARGE / 1e6 / harness.read_sequentially(file))
+        contender.unmount()
 
-    def _random(self, contender: Contender) -> None:
-        for place in ("disk", "cold"):
-            if place == "cold":
-                contender.forget()
-            drop_caches()
-            file = contender.mount("large") / "file.bin"
-            speed, reads = harness.read_randomly(file, RANDOM_READS)
-            self._add(contender.name, f"random 64 KiB {place}, reads/s", speed)
-            contender.unmount()
-            if place == "cold" and isinstance(contender, Artfs):
-                self._add(contender.name, "random cold, MiB fetched a read", contender.cached() / MIB / reads)
+    def _random(self, place: str, contender: Contender) -> None:
+        file = contender.mount("large") / "file.bin"
+        speed, reads = harness.read_randomly(file, RANDOM_READS)
+        self._add(contender.name, f"random 64 KiB {place}, reads/s", speed)
+        contender.unmount()
+        if place == "cold" and isinstance(contender, Artfs):
+            self._add(contender.name, "random cold, MiB fetched a read", contender.cached() / MIB / reads)
 
     def _ranges(self) -> float:
         """What the server gives to 8 requests of 8 MiB at a time, MB/s."""
@@ -167,12 +172,13 @@ class Bench:
         return total / 1e6 / (time.perf_counter() - began)
 
     def programs(self, contender: Contender | None) -> None:
-        """What people run, each with nothing cached; the disk's page cache is emptied, too."""
+        """What people run, each with nothing cached; on the disk, with an empty page cache."""
         for label, folder, program in readers.PROGRAMS:
             source = getattr(self, folder)
-            if contender is not None:
-                contender.forget()
-            drop_caches()
+            if contender is None:
+                drop_caches()
+            else:
+                self._begin_cold(contender)
             root = source if contender is None else contender.mount(folder)
             began = time.perf_counter()
             program(root)
