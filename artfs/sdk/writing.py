@@ -154,9 +154,9 @@ class Writing(Attributes):
         assert entry is not None
         return entry
 
-    def __setitem__(self, name: str, item: WBValue) -> None:
-        """Add a media value: ``add(item, name)``."""
-        self.add(item, name)
+    def __setitem__(self, name: str, item: WBValue) -> ArtifactManifestEntry:
+        """Add a media value and answer its entry: ``add(item, name)``."""
+        return self.add(item, name)
 
     @not_finalized
     def remove(self, item: StrPath | ArtifactManifestEntry) -> None:

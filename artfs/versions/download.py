@@ -15,7 +15,17 @@ import attrs
 from artfs.cache import Cache
 from artfs.catalog import Catalog, Entry, Kind, Node
 from artfs.catalog.layout import NEIGHBOURHOOD
-from artfs.errors import ArtfsError, LocalIOError, ReferenceMissing, ReferenceUnsupported, VerificationFailed
+from artfs.errors import (
+    AccessDenied,
+    ArtfsError,
+    LocalIOError,
+    MissingExtra,
+    ReferenceChanged,
+    ReferenceMissing,
+    ReferenceUnsupported,
+    Unavailable,
+    VerificationFailed,
+)
 from artfs.versions.ingest import Progress
 from artfs.versions.repository import Repository
 from artfs.versions.write import Target
@@ -25,6 +35,10 @@ log = logging.getLogger(__name__)
 _THREADS: Final = 8
 _WAITING: Final = 64
 """Files handed to the threads before the first of them is done."""
+_MISSING: Final = (ReferenceMissing, ReferenceUnsupported)
+"""What ``allow_missing_references`` allows."""
+_UNREADABLE: Final = (*_MISSING, ReferenceChanged, AccessDenied, MissingExtra, Unavailable)
+"""What concerns one reference alone."""
 
 
 @attrs.frozen
@@ -53,8 +67,9 @@ def download(
     """Copy what starts with ``prefix`` (all by default), or only ``path``, below ``root``.
 
     Other files there are left alone; a file with the right content is not written again. No symbolic link on the way
-    is followed. A reference that cannot be read fails the download after everything else has been copied, or is told
-    in the result where that is allowed. ``cache`` takes the place of the repository's.
+    is followed. A reference that cannot be read fails the download after everything else has been copied; one that is
+    gone, or of a scheme that cannot be read, is told in the result where that is allowed. ``cache`` takes the place of
+    the repository's.
     """
     target = Target(root)
     wanted = (entry for entry in catalog.leaves(path or "") if entry.path.startswith(prefix))
@@ -73,48 +88,40 @@ class _Download:
         self._progress = progress
         self._reader = repository.reader(catalog, cache)
         self._patience = repository.settings.read_deadline
+        self._written = self._kept = 0
+        self._unread: list[tuple[str, ArtfsError]] = []
+        self._silent: dict[str, Unavailable] = {}
 
     def run(self, wanted: Iterable[Entry], allow_missing: bool) -> Downloaded:
-        written = kept = 0
-        missing: list[tuple[str, ArtfsError]] = []
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="artfs-download") as pool:
             try:
-                waiting: set[Future[bool | None]] = set()
-                names: dict[Future[bool | None], str] = {}
+                waiting: dict[Future[bool | None], Entry] = {}
                 for entry in wanted:
-                    future = pool.submit(self._copy, entry)
-                    waiting.add(future)
-                    names[future] = entry.path
+                    waiting[pool.submit(self._copy, entry)] = entry
                     if len(waiting) >= _WAITING:
-                        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                        written, kept = self._settle(done, names, missing, written, kept)
-                written, kept = self._settle(waiting, names, missing, written, kept)
+                        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                            self._settle(future, waiting.pop(future))
+                for future, entry in waiting.items():
+                    self._settle(future, entry)
             finally:
                 pool.shutdown(cancel_futures=True)
-        for path, error in missing:
+        for path, error in self._unread:
             log.warning("%s: %s", path, error)
-        if missing and not allow_missing:
-            raise missing[0][1]
-        return Downloaded(written, kept, tuple(path for path, _ in missing))
+        for _, error in self._unread:
+            if not (allow_missing and isinstance(error, _MISSING)):
+                raise error
+        return Downloaded(self._written, self._kept, tuple(path for path, _ in self._unread))
 
-    @staticmethod
-    def _settle(
-        done: set[Future[bool | None]],
-        names: dict[Future[bool | None], str],
-        missing: list[tuple[str, ArtfsError]],
-        written: int,
-        kept: int,
-    ) -> tuple[int, int]:
-        for future in done:
-            path = names.pop(future)
-            try:
-                wrote = future.result()
-            except (ReferenceMissing, ReferenceUnsupported) as error:
-                missing.append((path, error))
-                continue
-            written += wrote is True
-            kept += wrote is False
-        return written, kept
+    def _settle(self, future: Future[bool | None], entry: Entry) -> None:
+        try:
+            wrote = future.result()
+        except _UNREADABLE as error:
+            if entry.reference is None or entry.digest:
+                raise  # its bytes are in the store
+            self._unread.append((entry.path, error))
+        else:
+            self._written += wrote is True
+            self._kept += wrote is False
 
     def _copy(self, entry: Entry) -> bool | None:
         """Whether something had to be written; None for a directory."""
@@ -138,7 +145,15 @@ class _Download:
         if here is not None and self._is_right(entry, node, here):
             self._progress(1, here.st_size)
             return False
-        self._target.write(entry.path, self._chunks(node), entry.mode, entry.mtime_ns)
+        where = _host(entry)
+        if where in self._silent:
+            raise self._silent[where]
+        try:
+            self._target.write(entry.path, self._chunks(node), entry.mode, entry.mtime_ns)
+        except Unavailable as error:
+            if where:  # each reference there would take its whole deadline to fail
+                self._silent.setdefault(where, error)
+            raise
         self._progress(1, 0)
         return True
 
@@ -156,6 +171,13 @@ class _Download:
             yield data
             offset += len(data)
             self._progress(0, len(data))
+
+
+def _host(entry: Entry) -> str:
+    """Where a reference's bytes live; nothing if they are in the store."""
+    if entry.reference is None or entry.digest:
+        return ""
+    return "/".join(entry.reference.uri.split("/", 3)[:3])
 
 
 def checkout(

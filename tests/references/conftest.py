@@ -95,7 +95,7 @@ def azure_connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("azure.storage.blob", reason="the azure extra is not installed")
     binary = azurite_binary()
     if binary is None:
-        pytest.skip("azurite-blob is not installed (npm install azurite; AZURITE_HOME names the directory)")
+        pytest.skip("azurite-blob is not installed (scripts/prepare test installs it where there is npm)")
     url, process = start_azurite(binary, tmp_path_factory.mktemp("azurite"), f"{AZURE_ACCOUNT}:{AZURE_KEY}")
     yield (
         f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={AZURE_KEY};"

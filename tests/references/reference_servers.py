@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -115,11 +116,9 @@ def start_gcs(binary: Path) -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def azurite_binary() -> str | None:
-    """``azurite-blob`` of the npm package azurite: on the path, or in the node_modules that ``AZURITE_HOME`` has."""
-    home = os.environ.get("AZURITE_HOME")
-    if home:
-        return shutil.which("azurite-blob", path=str(Path(home) / "node_modules/.bin"))
-    return shutil.which("azurite-blob")
+    """``azurite-blob`` of the npm package azurite: where scripts/prepare puts it, or on the path."""
+    prepared = Path(sys.prefix, "node_modules/.bin")
+    return shutil.which("azurite-blob", path=str(prepared)) or shutil.which("azurite-blob")
 
 
 def start_azurite(binary: str, root: Path, accounts: str) -> tuple[str, subprocess.Popen[bytes]]:
