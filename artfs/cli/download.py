@@ -12,7 +12,7 @@ from artfs.config import load_settings
 @click.argument("name")
 @click.argument("directory", required=False, type=click.Path(file_okay=False))
 @click.option("--prefix", default="", help="Only paths that begin with this.")
-@click.option("--allow-missing-references", is_flag=True, help="Go on without references that cannot be read.")
+@click.option("--allow-missing-references", is_flag=True, help="Succeed without references that are gone.")
 def command(name: str, directory: str | None, prefix: str, allow_missing_references: bool) -> None:
     """Copy a version's files into DIRECTORY (default: ./artifacts/NAME) and print where they are.
 

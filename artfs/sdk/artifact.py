@@ -153,7 +153,7 @@ class Artifact(Reading):
         self._version = self.repository.registry.delete_version(self.version_row.id, delete_aliases=delete_aliases)
 
     def link(self, target_path: str, aliases: str | Iterable[str] | None = None) -> Artifact:
-        """Link it to a portfolio, made if needed, and answer it as it is there; a draft is logged first.
+        """Link it to a portfolio, made if needed, and answer it as it is there; a draft is logged first (as 0.31.0).
 
         ``target_path``: ``{portfolio}``, ``{project}/{portfolio}`` or ``{entity}/{project}/{portfolio}``. The link has
         a version number of its own; it gets ``aliases`` and ``latest`` there. Raises InvalidName, KindMismatch,

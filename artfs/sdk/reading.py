@@ -84,7 +84,8 @@ class Reading(Writing):
 
         Other files there are left alone, and files that are right already are not written again: every file's digest
         is compared. Every byte from the store is checked. What is in the cache already is not fetched. A reference
-        that cannot be read fails the download after everything else was copied, unless ``allow_missing_references``.
+        that cannot be read fails the download after everything else was copied; ``allow_missing_references`` allows
+        that some are gone or of a scheme that cannot be read.
         ``recursive``: also download whole artifacts that entries refer to, each to its own default directory.
         ``skip_cache``: leave nothing in the cache. ``path_prefix``: only paths that begin with it.
         """

@@ -56,6 +56,13 @@ def test_brackets_add_and_get(log):
     assert log("media", fill)["image"] == annotated(artfs.media)
 
 
+def test_setting_an_item_answers_its_entry():
+    artifact = artfs.Artifact("media", "dataset")
+    entry = artifact.__setitem__("t", Table(columns=["a"], data=[[1]]))
+    assert entry.path == "t.table.json"
+    assert entry.digest == artifact.manifest.entries["t.table.json"].digest
+
+
 def test_a_new_version_of_a_value(log):
     log("media", lambda artifact: artifact.add(Table(columns=["a"], data=[[1]]), "t"))
     artifact = log("media", lambda artifact: artifact.add(Table(columns=["a"], data=[[2]]), "t"))

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reference_servers import (
+from servers.reference_servers import (
     NGINX,
     Nginx,
     Origin,
     azurite_binary,
     gcs_binary,
+    running_origin,
     start_azurite,
     start_gcs,
     start_nginx,
@@ -66,14 +66,8 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
-    server = Origin()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_origin() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

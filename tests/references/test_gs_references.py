@@ -6,11 +6,12 @@ import json
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from reference_servers import Origin
+from servers.reference_servers import Origin, Request
 
 from artfs.catalog.entry import Entry, Reference
 from artfs.errors import AccessDenied, InvalidReference, ReferenceChanged, ReferenceMissing
@@ -144,6 +145,39 @@ def test_another_generation_than_asked_is_refused(
     origin.content("/storage/v1/b/b/o/k", BODY, x_goog_generation="2")
     with pytest.raises(ReferenceChanged, match="expected generation 1, found generation 2"):
         references.read(Reference("gs://b/k", "e", len(BODY), {"versionID": "1"}), 0, 5, deadline=soon)
+
+
+def test_application_default_credentials(
+    references: References, origin: Origin, soon: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A service account's file. Google's own server is the only one that checks tokens, so here an origin does."""
+    pytest.importorskip("google.auth")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    token = json.dumps({"access_token": "t0ken", "expires_in": 3600, "token_type": "Bearer"}).encode()
+    account = {
+        "type": "service_account",
+        "client_email": "artfs@example.org",
+        "private_key": key.decode(),
+        "token_uri": origin.content("/token", token, content_type="application/json"),
+    }
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+    monkeypatch.setattr(references._handler("gs://b/k"), "_base", origin.url)
+
+    def checked(request: Request) -> None:
+        request.answer(200 if request.headers["Authorization"] == "Bearer t0ken" else 401, BODY[:5])
+
+    origin.serve("/storage/v1/b/b/o/k", checked)
+    reference = Reference("gs://b/k", "e", 5, {"versionID": "1"})
+    for _ in range(2):
+        assert references.read(reference, 0, 5, deadline=soon) == BODY[:5]
+    assert [path for path, _ in origin.seen].count("/token") == 1
 
 
 def test_no_credentials(references: References, monkeypatch: pytest.MonkeyPatch) -> None:

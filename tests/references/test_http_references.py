@@ -13,7 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from reference_servers import Nginx, Origin, Request
+from servers.reference_servers import Nginx, Origin, Request
 
 from artfs.catalog.entry import Entry, Kind, Reference
 from artfs.errors import (

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import pytest
@@ -198,8 +199,10 @@ def test_damage_in_the_store_is_never_handed_out(logged, home, write):
     assert tree("out") == []
 
 
-def test_nothing_is_stored_twice_on_the_way_up(run, home, write):
+def test_nothing_is_stored_twice_on_the_way_up(run, home, write, monkeypatch):
     """No staging copy: a file of the size of all that was written exists only in the store."""
+    (home / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(home / "temporary"))
     size = 3_000_000
     path = write("big", os.urandom(size))
     artifact = artfs.Artifact("a", "t")
@@ -272,6 +275,8 @@ def test_progress_on_a_terminal(logged, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     artifact.download("out")
     assert "artfs: downloaded 2 files, 0.0 MB (100 %)" in sys.stderr.getvalue()
+    logged("another", {"c": "C"})
+    assert "artfs: logged 1 files, 0.0 MB (100 %)" in sys.stderr.getvalue()
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     artifact.download("again")
     assert sys.stderr.getvalue() == ""

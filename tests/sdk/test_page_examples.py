@@ -1,4 +1,7 @@
-"""Every example of the API page, word for word; only the import is another."""
+"""Every example of the API page, word for word; only the import is another.
+
+Those of references are in tests/references/test_references_in_artifacts.py, with the servers that they need.
+"""
 
 import textwrap
 from pathlib import Path
@@ -127,19 +130,6 @@ def test_delete(sources):
     execute(DELETE, api=api)
     assert not api.artifact_exists("my_entity/my_project/m")
     assert api.artifact_exists("my_entity/my_project/d")
-
-
-# References of these schemes are tried against servers in tests/references.
-REFERENCES = """
-    # Adds `file.txt` to the root of the artifact as a reference.
-    artifact.add_reference("http://myserver.com/file.txt", checksum=False)
-"""
-
-
-def test_add_reference(sources):
-    artifact = artfs.Artifact("a", type="dataset")
-    execute(REFERENCES, artifact=artifact)
-    assert list(artifact.manifest.entries) == ["file.txt"]
 
 
 ADD = """
