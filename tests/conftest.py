@@ -43,3 +43,23 @@ def s3_proxy(s3_server: SeaweedServer):
     """A proxy in front of the server that breaks things on command."""
     with FaultyProxy(*s3_server.address) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def offline_wandb(tmp_path_factory):
+    """wandb 0.31.0 with directories of its own, which is told to ask no server of its maker."""
+    directory = tmp_path_factory.mktemp("wandb")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DIR", "CACHE_DIR", "DATA_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
+            patch.setenv(f"WANDB_{name}", str(directory / name.lower()))
+        for name, value in {
+            "MODE": "offline",
+            "SILENT": "true",
+            "ERROR_REPORTING": "false",
+            "API_KEY": "x" * 40,
+        }.items():
+            patch.setenv(f"WANDB_{name}", value)
+        import wandb
+
+        assert wandb.__version__ == "0.31.0"
+        yield wandb

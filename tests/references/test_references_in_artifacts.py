@@ -141,3 +141,63 @@ def test_the_profile_of_the_environment(run, s3_environment, s3_server, s3_clien
     artifact.add_reference(f"s3://{bucket}/k")
     assert read_back(run, artifact) == {"k": b"1"}
     s3_client.delete_bucket(Bucket=bucket)
+
+
+def same(wandb, *references, **options):
+    """The manifest's contents, which are those of the real client, whose digest is equal too."""
+    artifacts = [library.Artifact("a", "dataset") for library in (artfs, wandb)]
+    for artifact in artifacts:
+        for uri in references:
+            artifact.add_reference(uri, **options)
+    ours, theirs = (artifact.manifest.to_manifest_json() for artifact in artifacts)
+    assert ours == theirs
+    assert artifacts[0].digest == artifacts[1].digest
+    return ours["contents"]
+
+
+@pytest.mark.parametrize("versioning", [False, True])
+def test_wandb_records_the_same_of_s3(run, offline_wandb, s3_server, s3_client, versioning, monkeypatch):
+    monkeypatch.setenv("AWS_S3_ENDPOINT_URL", s3_server.endpoint_url)
+    bucket = s3_server.make_bucket(versioning=versioning)
+    put = {}
+    for key in ("top/a", "top/sub/b c", "top/a"):
+        put[key] = s3_client.put_object(Bucket=bucket, Key=key, Body=key.encode() * (1 + len(put)))
+    same(offline_wandb, f"s3://{bucket}/top/")
+    same(offline_wandb, f"s3://{bucket}/top", name="n")
+    (one,) = same(offline_wandb, f"s3://{bucket}/top/a").values()
+    assert one["extra"].get("versionID") == put["top/a"].get("VersionId")
+    assert ("versionID" in one["extra"]) is versioning
+    same(offline_wandb, f"s3://{bucket}/top/a", checksum=False)
+    if versioning:
+        versions = s3_client.list_object_versions(Bucket=bucket, Prefix="top/a")["Versions"]
+        (first,) = {version["VersionId"] for version in versions if not version["IsLatest"]}
+        recorded = []
+        for library in (artfs, offline_wandb):
+            (entry,) = library.Artifact("a", "t").add_reference(f"s3://{bucket}/top/a?versionId={first}")
+            recorded.append((entry.extra["versionID"], entry.size))
+        newest = put["top/a"]["VersionId"]
+        assert recorded == [(first, 5), (newest, 15)], "W&B records the newest version, whichever was asked for"
+    s3_client.delete_bucket(Bucket=bucket)
+
+
+def test_wandb_records_the_same_of_http(run, offline_wandb, nginx, origin: Origin):
+    url = origin.content("/dir/same.txt", b"1234", etag='"e"')
+    origin.serve("/moved", lambda request: request.answer(302, location="/dir/same.txt"))
+    (entry,) = same(offline_wandb, url).values()
+    assert entry == {"digest": "e", "ref": url, "size": 4, "extra": {"etag": '"e"'}}
+    moved, target = (
+        library.Artifact("a", "t").add_reference(f"{origin.url}/moved")[0] for library in (artfs, offline_wandb)
+    )
+    assert (moved.ref, target.ref) == (f"{origin.url}/moved", url), "W&B records where the redirect led"
+    assert (moved.digest, moved.size, moved.extra) == (target.digest, target.size, target.extra)
+    same(offline_wandb, url, checksum=False)
+    same(offline_wandb, origin.content("/no-etag", b"12"))
+    unsized = origin.content("/no-length", b"12", ranges=False, etag='"e"', content_length="")
+    same(offline_wandb, unsized)
+    # artfs asks for the file as it is: of a compressed answer the size is unknown, and the ETag is a weak one.
+    (nginx.www / "packed.txt").write_bytes(b"1234")
+    (ours,), (theirs,) = (
+        library.Artifact("a", "t").add_reference(f"{nginx.url}/packed.txt") for library in (artfs, offline_wandb)
+    )
+    assert (ours.size, theirs.size) == (4, None)
+    assert theirs.extra["etag"] == f"W/{ours.extra['etag']}"

@@ -1,4 +1,4 @@
-"""An embedded registry and store in a temporary directory, and the real W&B client as an oracle that never connects."""
+"""An embedded registry and store in a temporary directory, and the real W&B client, which never connects here."""
 
 from __future__ import annotations
 
@@ -64,26 +64,6 @@ def logged(run):
         return run.log_artifact(artifact, **options).wait()
 
     return logged
-
-
-@pytest.fixture(scope="session")
-def offline_wandb(tmp_path_factory):
-    """wandb 0.31.0 with directories of its own; a connection fails the test."""
-    directory = tmp_path_factory.mktemp("wandb")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DIR", "CACHE_DIR", "DATA_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
-            patch.setenv(f"WANDB_{name}", str(directory / name.lower()))
-        for name, value in {
-            "MODE": "offline",
-            "SILENT": "true",
-            "ERROR_REPORTING": "false",
-            "API_KEY": "x" * 40,
-        }.items():
-            patch.setenv(f"WANDB_{name}", value)
-        import wandb
-
-        assert wandb.__version__ == "0.31.0"
-        yield wandb
 
 
 @pytest.fixture

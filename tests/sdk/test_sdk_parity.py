@@ -335,7 +335,7 @@ def test_exceptions_of_a_draft(oracle, call):
     compare(oracle, lambda library: call(library.Artifact("a", "t")))
 
 
-WRITES = ["add_dir", "add_file", "add_reference", "new_file", "remove"]
+WRITES = ["add", "add_dir", "add_file", "add_reference", "new_file", "remove"]
 
 
 @pytest.mark.parametrize("name", WRITES)
