@@ -75,7 +75,7 @@ def read_files(root: Path, names: Sequence[str], threads: int, seed: int = 3) ->
     return time.perf_counter() - began
 
 
-def rate(root: Path, names: Sequence[str], threads: int, most: float = 8.0, seed: int = 3) -> float:
+def rate(root: Path, names: Sequence[str], threads: int, most: float = 5.0, seed: int = 3) -> float:
     """Files read whole a second, in shuffled order; those of the first ``most`` seconds stand for all."""
     order = list(names)
     random.Random(seed).shuffle(order)
@@ -93,7 +93,7 @@ def rate(root: Path, names: Sequence[str], threads: int, most: float = 8.0, seed
     return done / (time.perf_counter() - began)
 
 
-def rate_of_processes(root: Path, names: Sequence[str], processes: int, most: float = 8.0, seed: int = 3) -> float:
+def rate_of_processes(root: Path, names: Sequence[str], processes: int, most: float = 5.0, seed: int = 3) -> float:
     """The same with forked processes, as a training job's loader has; the time to start them is not counted."""
     order = list(names)
     random.Random(seed).shuffle(order)
@@ -133,7 +133,7 @@ def read_whole(path: Path) -> int:
     return total
 
 
-def read_randomly(path: Path, reads: int, size: int = 64 << 10, most: float = 8.0, seed: int = 4) -> tuple[float, int]:
+def read_randomly(path: Path, reads: int, size: int = 64 << 10, most: float = 5.0, seed: int = 4) -> tuple[float, int]:
     """Reads of ``size`` bytes a second at random places that no two reads share, and how many there were."""
     with path.open("rb", buffering=0) as file:
         places = random.Random(seed).sample(range(path.stat().st_size // size), reads)

@@ -104,7 +104,7 @@ class Bench:
         """One contender, cold, from its disk cache, from the page cache."""
         self._begin_cold(contender)
         root = contender.mount("small")
-        self._add(contender.name, "cold 8 thr, files/s", harness.rate(root, self.names, 8, most=60))
+        self._add(contender.name, "cold 8 thr, files/s", harness.rate(root, self.names, 8, most=20))
         contender.unmount()
         self._sequential("cold", contender)
         self._small(lambda: contender.mount("small"), contender.name, contender)
