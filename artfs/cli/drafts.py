@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from artfs.cli.output import json_option, moment, print_json, size
 from artfs.config import load_settings
+from artfs.errors import RegistryUnavailable
+
+if TYPE_CHECKING:
+    from artfs.registry import VersionRow
+    from artfs.staging.session import Left
 
 
 @click.command()
@@ -15,16 +21,29 @@ from artfs.config import load_settings
 def command(as_json: bool) -> None:
     """List drafts, and the staging areas of this machine: those that are mounted, and those that were left behind.
 
+    While the registry is out of reach it lists the areas, of any registry, and then fails.
+
     \b
     Example:
       artfs drafts
     """
-    from artfs.staging.session import left_behind
+    from artfs.staging.session import left_behind, left_here
     from artfs.versions.repository import Repository
 
+    failure: RegistryUnavailable | None = None
     with Repository(load_settings()) as repository:
-        drafts = repository.registry.drafts()
-        left = list(left_behind(repository))
+        try:
+            drafts = repository.registry.drafts()
+            left = list(left_behind(repository))
+        except RegistryUnavailable as error:  # what was written here is here all the same
+            failure = error
+            drafts, left = [], list(left_here(repository.settings.staging_dir))
+    _show(drafts, left, as_json=as_json)
+    if failure is not None:
+        raise failure
+
+
+def _show(drafts: Sequence[VersionRow], left: Sequence[Left], *, as_json: bool) -> None:
     if as_json:
         areas: list[dict[str, Any]] = [
             {
@@ -47,7 +66,7 @@ def command(as_json: bool) -> None:
         click.echo(f"{area.id}  {area.facts.collection}{base}  {state}")
 
 
-def _draft(draft: Any) -> dict[str, Any]:
+def _draft(draft: VersionRow) -> dict[str, Any]:
     return {
         "name": str(draft.name),
         "files": draft.file_count,

@@ -48,8 +48,9 @@ def command(
     A version is pinned when it is mounted. A slash at the end of NAME shows a level instead, which follows what is
     logged meanwhile: acme/vision/ a project, acme/ an entity; without NAME everything is shown.
 
-    Options: allow_other, uid=N, gid=N, file_mode=OCTAL, dir_mode=OCTAL, engine=auto|direct|pyfuse3, workers=N, and
-    those of mount(8) that make sense for what is read-only.
+    Options: allow_other, uid=N, gid=N, file_mode=OCTAL, dir_mode=OCTAL, noexec, engine=auto|direct|pyfuse3, workers=N,
+    wait=SECONDS for one request, max_background=N, read_ahead_kb=N, fsname=NAME, and those of mount(8) that make sense
+    for what is read-only.
 
     \b
     Examples:

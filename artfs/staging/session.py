@@ -91,9 +91,14 @@ def _refuse_twice(repository: Repository, draft: VersionRow) -> None:
 
 def left_behind(repository: Repository) -> Iterator[Left]:
     """Every staging area on this machine that belongs to the registry, by age, mounted or not."""
-    for path, facts in areas(repository.settings.staging_dir):
-        if facts.registry == repository.registry.id:
-            yield Left(path.name, path, facts, holder(path))
+    registry = repository.registry.id
+    return (left for left in left_here(repository.settings.staging_dir) if left.facts.registry == registry)
+
+
+def left_here(staging_dir: Path) -> Iterator[Left]:
+    """Every staging area in a directory, whatever its registry, which need not be in reach."""
+    for path, facts in areas(staging_dir):
+        yield Left(path.name, path, facts, holder(path))
 
 
 def find(repository: Repository, text: str) -> Left | None:

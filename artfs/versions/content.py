@@ -177,9 +177,10 @@ class ContentReader:
         """
         if node.remote and self._reference(node, deadline) is None:
             return False
+        small = (node.size or 0) <= NEIGHBOURHOOD and not node.remote
         for piece in self.pieces(node, 0, self.size(node, deadline) or 0):
-            small = (node.size or 0) <= NEIGHBOURHOOD and not node.remote
-            self._cache.request(piece.source, *(neighbourhood(piece) if small else _blocks(piece)))
+            if not self._cache.request(piece.source, *(neighbourhood(piece) if small else _blocks(piece))):
+                break  # the queue is full
         return True
 
     def request_pack(self, pack: int, first: int, end: int) -> bool:

@@ -208,10 +208,12 @@ def test_a_registry_out_of_reach_at_unmount(copy, directory):
         registry.execute("PRAGMA legacy_alter_table=ON")
         registry.execute("ALTER TABLE version RENAME TO away")
         said = copy.run("umount", directory, code=6)
+        shown = copy.run("drafts", code=6)
         registry.execute("ALTER TABLE away RENAME TO version")
     assert "what was written is kept" in said.stderr
     (area,) = copy.json("drafts")["areas"]
     assert area["area"] in said.stderr
+    assert area["area"] in shown.stdout  # also while nobody knows of any draft
     assert copy.out("commit", area["area"]) == "acme/vision/mnist:v2"
     assert copy.out("cat", "vision/mnist", "new/file") == "fresh"
 
