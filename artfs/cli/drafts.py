@@ -31,13 +31,14 @@ def command(as_json: bool) -> None:
     from artfs.versions.repository import Repository
 
     failure: RegistryUnavailable | None = None
+    drafts: Sequence[VersionRow] = ()
     with Repository(load_settings()) as repository:
         try:
             drafts = repository.registry.drafts()
             left = list(left_behind(repository))
         except RegistryUnavailable as error:  # what was written here is here all the same
             failure = error
-            drafts, left = [], list(left_here(repository.settings.staging_dir))
+            left = list(left_here(repository.settings.staging_dir))
     _show(drafts, left, as_json=as_json)
     if failure is not None:
         raise failure
