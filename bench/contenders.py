@@ -5,6 +5,7 @@ Every peer gets the caches it has: on disk without a limit that matters, names a
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import shutil
@@ -70,7 +71,7 @@ class OtherEngine(Artfs):
         self.name, self.options = f"artfs, {engine}", f"engine={engine}"
 
 
-class Peer:
+class Peer(abc.ABC):
     """Another mount, served by a process in the foreground."""
 
     name: str
@@ -82,9 +83,9 @@ class Peer:
         self.environment: dict[str, str] = dict(os.environ)
         self.process: subprocess.Popen[bytes] | None = None
 
+    @abc.abstractmethod
     def command(self, name: str) -> list[str | Path]:
         """What mounts the files ``name`` and stays in the foreground."""
-        raise NotImplementedError
 
     def mount(self, name: str) -> Path:
         self.cache.mkdir(exist_ok=True)

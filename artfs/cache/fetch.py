@@ -244,8 +244,7 @@ class Fetcher:
     def _await_others(job: _Job, part: Part, began: float) -> None:
         """Wait until another process has brought one of the wanted blocks, or it is time to try the locks again.
 
-        A look at the states is one system call, where trying the locks takes four and one a block: two workers that
-        serve one stream spent a third of their processor time on that.
+        A look at the states is one system call, where trying the locks takes four and one a block.
         """
         wanted = [block for block in job.pending if block in job.wanted]
         end = min(time.monotonic() + LONGEST_PAUSE, job.deadline)

@@ -16,7 +16,7 @@ def prefetch(paths: Iterable[str | os.PathLike[str]]) -> int:
     """Have the files at ``paths`` fetched into the cache in the background, in this order; returns at once.
 
     For a loader that knows its next samples: call it a few batches ahead, and reading them will not wait. It costs one
-    request to the mount a file (some 50 us) and keeps nothing in the calling process, so forked workers may call it
+    request to the mount a file, and keeps nothing in the calling process, so forked workers may call it
     too. What cannot be fetched is left to whoever reads it to find out.
 
     A path on no artfs mount, or on a writable one, is read ahead by the kernel instead (``POSIX_FADV_WILLNEED``), so a

@@ -115,7 +115,7 @@ class ContentReader:
                 return b""
             start = (node.offset or 0) + offset
             data = self._cache.try_read(self._source(node.pack), start, length, room)
-            # The place is worked out here and not by ``place``: a call takes 60 ns of the 2 us that a hit does.
+            # The place is worked out here and not by ``place``, to save a call on every hit.
             if data is not None and node.pack * PER_PACK + start // NEIGHBOURHOOD >= self._succession.due:
                 self._follow(node.pack, start)
         else:

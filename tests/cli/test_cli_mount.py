@@ -305,7 +305,7 @@ def test_what_a_profiled_run_read_is_fetched_by_the_next_mount(on_s3, s3_proxy, 
     on_s3.run("cache", "clean")
     with on_s3.mounted("--profile", NAME, tmp_path / "mnt") as mount:
         expected = read(mount.path)
-        assert mount.statistics()["profile"]["blocks"] >= 0  # of the process that answered
+        assert "profile" in mount.statistics()
     shutil.rmtree(on_s3.home / "cache" / "parts")
     s3_proxy.requests.clear()
     with on_s3.mounted(NAME, tmp_path / "mnt") as mount:
