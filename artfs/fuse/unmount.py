@@ -17,6 +17,9 @@ from artfs.fuse.records import live_record
 
 MNT_DETACH = 2  # umount2(2), sys/mount.h
 UMOUNT_NOFOLLOW = 8
+# A process that has just ended, or a df or an updatedb that passes by, holds a mount for some milliseconds without
+# showing in /proc: busy with no user to name is asked again for this long.
+_PASSING_S = 2.0
 
 
 class Busy(Exception):
@@ -77,17 +80,24 @@ def unmount(path: str | os.PathLike[str], *, runtime_dir: Path, deadline: float,
         raise UnmountFailed(
             mountpoint=mountpoint, why=f"{entry.source} ({entry.type}) is not an artfs mount; use umount"
         )
-    try:
-        detach(mountpoint, lazy=lazy)
-    except Busy:
-        raise UnmountFailed(mountpoint=mountpoint, why=_busy(mountpoint)) from None
+    _detach_when_free(mountpoint, lazy=lazy, deadline=min(deadline, time.monotonic() + _PASSING_S))
     while not lazy and live_record(runtime_dir, mountpoint) is not None:
         if time.monotonic() > deadline:
             raise UnmountFailed(mountpoint=mountpoint, why="it is unmounted, but its process has not ended yet")
         time.sleep(0.01)
 
 
-def _busy(mountpoint: str) -> str:
-    who = users(mountpoint)
-    named = f"in use by {', '.join(who)}" if who else "in use"
-    return f"it is {named}; end that first, or detach it with: artfs umount --lazy {shlex.quote(mountpoint)}"
+def _detach_when_free(mountpoint: str, *, lazy: bool, deadline: float) -> None:
+    while True:
+        try:
+            detach(mountpoint, lazy=lazy)
+            return
+        except Busy:
+            who = users(mountpoint)
+            if who or time.monotonic() > deadline:
+                named = f"in use by {', '.join(who)}" if who else "in use"
+                hint = f"artfs umount --lazy {shlex.quote(mountpoint)}"
+                raise UnmountFailed(
+                    mountpoint=mountpoint, why=f"it is {named}; end that first, or detach it with: {hint}"
+                ) from None
+        time.sleep(0.02)

@@ -188,6 +188,27 @@ def test_a_killed_daemon_leaves_a_stale_mount_that_unmount_clears(mounted, runti
     assert os.listdir(mount.path) == ["again"]
 
 
+def test_a_use_that_passes_by_does_not_fail_the_unmount(mounted, runtime_dir, monkeypatch):
+    # SEMANTICS: a use that no process shows for is waited for, up to 2 seconds.
+    mount = mounted(MemoryTree({"f": b"x"}))
+    held = os.open(mount.path, os.O_RDONLY)
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [b"x"], [held])  # in flight: it keeps the mount busy and no process shows it
+    os.close(held)
+    asked = []
+
+    def users(mountpoint):
+        asked.append(mountpoint)
+        ours.close()
+        theirs.close()
+        return []
+
+    monkeypatch.setattr(sys.modules[unmount.__module__], "users", users)
+    unmount(mount.path, runtime_dir=runtime_dir, deadline=soon())
+    assert asked
+    assert mounted_on(str(mount.path)) is None
+
+
 def test_a_busy_mount_names_who_uses_it(mounted, runtime_dir):
     # SEMANTICS: `artfs umount` refuses a busy mount and names who uses it;
     mount = mounted(MemoryTree({"f": b"x", "d/g": b""}))
