@@ -19,6 +19,7 @@ from typing import Final
 from artfs.cache.catalogs import Catalogs
 from artfs.cache.eviction import Eviction
 from artfs.cache.fetch import Fetcher
+from artfs.cache.flights import Held
 from artfs.cache.part import ABSENT, Part
 from artfs.cache.readahead import Advice, Readahead
 from artfs.cache.source import Source
@@ -129,7 +130,8 @@ class Cache:
         if offset >= end:
             return b""
         blocks = range(offset // BLOCK, block_count(end))
-        fetched: dict[int, memoryview] = {}
+        fetched: dict[int, Held] = {}
+        waited = False
         self._counters.reads += 1
         while True:
             part = self._fetcher.part(source, deadline)
@@ -140,24 +142,22 @@ class Cache:
                     if part.trusted.find(0, blocks.start, blocks.stop) >= 0 or window is not None:
                         states = part.states()
                     missing = [b for b in missing if not part.ready(b, states, source.checksum(b))]
-                    if not missing:
-                        if around and not fetched:
-                            part.read_around(blocks.start, blocks.stop)
-                        data = _assemble(part, offset, end, fetched)
-                        if len(data) == end - offset:
-                            break
-                        log.warning("the cached part of %s was truncated; it is made anew", source.label)
-                        self._table.forget(source.name, part, unlink=True)
-                        continue
+                    if not missing and around and not waited:
+                        part.read_around(blocks.start, blocks.stop)
                 except OSError as error:
                     log.warning("the cached part of %s cannot be read, it is made anew: %s", source.label, error)
                     self._table.forget(source.name, part, unlink=True)
+                    part = None
                     missing = [block for block in blocks if block not in fetched]
             if not missing:
-                data = _assemble(None, offset, end, fetched)
-                break
+                data = self._assemble(source, part, offset, end, fetched)
+                if len(data) == end - offset:
+                    break
+                fetched.clear()
+                continue
+            waited = True
             self._await(source, missing, _extras(source, part, states, window), fetched, began, deadline)
-        if fetched:
+        if waited:
             self._counters.reads_fetched += 1
         self._counters.bytes_read += len(data)
         return data
@@ -167,7 +167,7 @@ class Cache:
         source: Source,
         missing: list[int],
         extras: list[int],
-        fetched: dict[int, memoryview],
+        fetched: dict[int, Held],
         began: float,
         deadline: float,
     ) -> None:
@@ -179,11 +179,37 @@ class Cache:
         for block, flight in (*mine.items(), *others.items()):
             if not flight.wait(deadline):
                 raise late
-            if flight.data is not None:
-                fetched[block] = flight.data
+            if flight.held is not None:
+                fetched[block] = flight.held
             elif block in mine or not isinstance(flight.error, DeadlineExceeded):
                 # The deadline of another caller is no reason to give up before one's own.
                 flight.raise_error()
+
+    def _assemble(
+        self, source: Source, part: Part | None, offset: int, end: int, fetched: dict[int, Held]
+    ) -> bytes | memoryview:
+        """The bytes, from what was fetched for this read and from the part for the rest; fewer if either lost some."""
+        pieces: list[bytes | memoryview] = []
+        at = offset
+        while at < end:
+            held = fetched.get(at // BLOCK, part)
+            assert held is not None, "no block is missing"
+            stop = min(end, (at // BLOCK + 1) * BLOCK)
+            while stop < end and fetched.get(stop // BLOCK, part) is held:
+                stop = min(end, stop + BLOCK)
+            fault = "it was truncated"
+            try:
+                data = held.read(at, stop - at)
+            except OSError as error:
+                data, fault = b"", str(error)
+            if len(data) < stop - at:
+                log.warning("the cached part of %s cannot be read, it is made anew: %s", source.label, fault)
+                if isinstance(held, Part):
+                    self._table.forget(source.name, held, unlink=True)
+                return b""
+            pieces.append(data)
+            at = stop
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def prefetch(self, source: Source, first_block: int, end_block: int) -> None:
         """Have the blocks fetched in the background. At once; dropped when busy; no failure is reported."""
@@ -195,14 +221,6 @@ class Cache:
         Whether there was room for all of it; no failure is reported, whoever reads the blocks meets it.
         """
         return self._fetcher.request(source, max(0, first_block), min(end_block, block_count(source.size)))
-
-    def release(self, source: Source, first_block: int, end_block: int) -> None:
-        """Say that the blocks will hardly be read again soon: they stay in the cache, and need no memory.
-
-        What a mount has read, the kernel keeps as the mount's own pages; a second copy of a long stream only drives
-        out what others use.
-        """
-        self._fetcher.release(source, first_block, end_block)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -260,21 +278,6 @@ def _extras(source: Source, part: Part | None, states: bytes, window: tuple[int,
         return []
     first, end = window
     return [b for b in range(max(0, first), min(end, block_count(source.size))) if states[b] == ABSENT]
-
-
-def _assemble(part: Part | None, offset: int, end: int, fetched: dict[int, memoryview]) -> bytes | memoryview:
-    """The bytes, from memory where they have just been fetched, else from the part; fewer if that was truncated."""
-    if not fetched and part is not None:
-        return part.read(offset, end - offset)
-    pieces: list[bytes | memoryview] = []
-    for block in range(offset // BLOCK, block_count(end)):
-        start = max(offset, block * BLOCK)
-        stop = min(end, (block + 1) * BLOCK)
-        if block in fetched:
-            pieces.append(fetched[block][start - block * BLOCK : stop - block * BLOCK])
-        elif part is not None:
-            pieces.append(part.read(start, stop - start))
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()

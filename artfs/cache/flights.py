@@ -6,29 +6,53 @@ import copy
 import threading
 import time
 from collections.abc import Iterable
+from typing import Protocol
 
+import attrs
+
+from artfs.catalog.layout import BLOCK
 from artfs.errors import ArtfsError
 
 
-class Flight:
-    """One block on its way. It lands once, with the bytes, with an error, or with neither.
+class Held(Protocol):
+    """What has the bytes of a block that has landed."""
 
-    ``data`` is the block itself when this process fetched it; it lives as long as somebody waits for it. Neither data
-    nor error means: look at the part again. That is so when another process fetched the block, and when a fetch that
-    nobody had to have was given up.
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        """Bytes of the source from ``offset`` on, within the block; fewer if it has lost them."""
+
+
+@attrs.frozen
+class Loose:
+    """A block that could not be kept: it lives as long as somebody waits for it."""
+
+    block: int
+    data: bytes
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """Bytes of the source from ``offset`` on."""
+        start = offset - self.block * BLOCK
+        return memoryview(self.data)[start : start + length]
+
+
+class Flight:
+    """One block on its way. It lands once, with what holds it, with an error, or with neither.
+
+    ``held`` is set when this process fetched the block: the part, which keeps its bytes also when it is evicted
+    meanwhile, or the bytes themselves. Neither means: look at the part again. That is so when another process fetched
+    the block, and when a fetch that nobody had to have was given up.
     """
 
-    __slots__ = ("_landed", "data", "deadline", "error")
+    __slots__ = ("_landed", "deadline", "error", "held")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.data: memoryview | None = None
+        self.held: Held | None = None
         self.error: BaseException | None = None
         self._landed = threading.Event()
 
-    def land(self, data: memoryview | None = None, error: BaseException | None = None) -> None:
+    def land(self, held: Held | None = None, error: BaseException | None = None) -> None:
         """Wake everybody who waits."""
-        self.data = data
+        self.held = held
         self.error = error
         self._landed.set()
 
@@ -69,12 +93,12 @@ class Flights:
                     mine[block] = self._flights[name, block] = Flight(deadline)
         return mine, others
 
-    def land(self, name: str, block: int, flight: Flight, data: memoryview | None, error: BaseException | None) -> None:
+    def land(self, name: str, block: int, flight: Flight, held: Held | None, error: BaseException | None) -> None:
         """End a flight: take it off the table first, so that nobody joins what has ended."""
         with self._lock:
             if self._flights.get((name, block)) is flight:
                 del self._flights[name, block]
-        flight.land(data, error)
+        flight.land(held, error)
 
     def __len__(self) -> int:
         return len(self._flights)

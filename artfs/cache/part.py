@@ -211,10 +211,6 @@ class Part:
         """Have the kernel begin to read the blocks [first, end) from disk into memory."""
         os.posix_fadvise(self.fd, HEADER + first * BLOCK, (end - first) * BLOCK, os.POSIX_FADV_WILLNEED)
 
-    def release(self, first: int, end: int) -> None:
-        """Have the kernel write the blocks [first, end) to disk, if it has not, and let go of those that it has."""
-        os.posix_fadvise(self.fd, HEADER + first * BLOCK, (end - first) * BLOCK, os.POSIX_FADV_DONTNEED)
-
     def discard(self, block: int) -> None:
         """Mark a block as absent."""
         write_all(self.fd, bytes([ABSENT]), _STATES + block)

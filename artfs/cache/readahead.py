@@ -15,8 +15,6 @@ FIRST_WINDOW: Final = BLOCK
 LAST_WINDOW: Final = 64 << 20
 BACK: Final = 1 << 20
 FORWARD: Final = 16 << 20
-BEHIND: Final = 8 << 20
-"""How far behind its position a stream is through with what it has read, and how large its window is by then."""
 
 
 class Advice(NamedTuple):
@@ -36,7 +34,7 @@ class Readahead:
     Threads may share it: each call works on its own copy of the state, so a race costs a window, never a wrong range.
     """
 
-    __slots__ = ("_asked", "_passed", "_position", "_read", "_size", "_window")
+    __slots__ = ("_asked", "_position", "_read", "_size", "_window")
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -44,7 +42,6 @@ class Readahead:
         self._position = 0
         self._asked = 0
         self._read = 0
-        self._passed = 0
         self._window = FIRST_WINDOW
 
     def advise(self, offset: int, length: int) -> Advice:
@@ -57,7 +54,6 @@ class Readahead:
         back, forward = (BACK, FORWARD) if position else (0, 0)
         if not position - back <= offset <= position + forward:
             self._position, self._asked, self._read, self._window = end, end, 0, FIRST_WINDOW
-            self._passed = offset
             return Advice(offset, end, end, end)
         self._position = max(position, end)
         read = self._read = self._read + end - offset
@@ -74,11 +70,3 @@ class Readahead:
         self._read, self._window = 0, window
         self._asked = ahead_stop = min(size, stop + window)
         return Advice(offset, stop, stop, ahead_stop)
-
-    def passed(self) -> tuple[int, int]:
-        """[start, stop) of what a long stream has left behind since this was last asked; often nothing."""
-        start, stop = self._passed, self._position - BEHIND
-        if self._window < BEHIND or start >= stop:
-            return 0, 0
-        self._passed = stop
-        return start, stop

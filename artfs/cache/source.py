@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from collections.abc import Iterator
+from typing import Protocol
 
 
 class Source(Protocol):
@@ -23,8 +21,12 @@ class Source(Protocol):
     def size(self) -> int:
         """Bytes of data."""
 
-    def fetch(self, start: int, end: int, deadline: float) -> Buffer:
-        """Exactly the bytes ``start`` to ``end``, by ``deadline`` (monotonic seconds); raises ArtfsError."""
+    def stream(self, start: int, end: int, room: memoryview, deadline: float) -> Iterator[memoryview]:
+        """The bytes ``start`` to ``end``, by ``deadline`` (monotonic seconds); raises ArtfsError.
+
+        In order and in pieces of ``len(room)`` bytes, the last one perhaps less. A piece may lie in ``room``, and holds
+        until the next one is asked for.
+        """
 
     def checksum(self, block: int) -> int | None:
         """XXH3-64 that the block must have, None where nobody knows: then the first fetch decides."""

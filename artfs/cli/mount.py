@@ -116,6 +116,7 @@ def mount(
         name = _version_on(directory) or name
     mount_options = parse_options(options, MountOptions(source=name) if name else None, sloppy=sloppy)
     _check(settings, name)
+    load_code(settings)
     pin = Pin()
     level = logging.getLogger().getEffectiveLevel() if foreground else logging.INFO
 
@@ -173,6 +174,19 @@ def _check(settings: Settings, name: str) -> None:
 
 def _level(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.split("/") if part)
+
+
+def load_code(settings: Settings) -> None:
+    """Import what serving takes, so that the processes to be forked share it; no more than imports.
+
+    boto3 alone takes 0.2 CPU seconds, in each worker and while the first reader waits.
+    """
+    import artfs.versions.repository
+    import artfs.vfs
+
+    if settings.store_url.startswith("s3:"):
+        import artfs.store.aws
+        import artfs.store.remote  # noqa: F401
 
 
 def raise_descriptor_limit() -> None:

@@ -60,6 +60,7 @@ def mount_writable(
     *, foreground: bool, log_file: Path,
 ) -> None:  # fmt: skip
     """Mount a staging area over ``name``; returns when it can be used, or with ``foreground`` when it has ended."""
+    from artfs.cli.mount import load_code
     from artfs.fuse import mount_in_background, mount_in_foreground
     from artfs.staging import areas, holder
 
@@ -67,6 +68,7 @@ def mount_writable(
         if holder(path) is None:
             click.echo(f"artfs: {path.name} ({facts.collection}) was left behind; see `artfs drafts`", err=True)
     status = status_file(settings, directory)
+    load_code(settings)
 
     def make_tree() -> Tree:
         return open_area(settings, name, type_, plan, status)

@@ -90,8 +90,7 @@ def unmount(path: str | os.PathLike[str], *, runtime_dir: Path, deadline: float,
 def _detach_when_free(mountpoint: str, *, lazy: bool, deadline: float) -> None:
     while True:
         try:
-            detach(mountpoint, lazy=lazy)
-            return
+            return detach(mountpoint, lazy=lazy)
         except Busy:
             who = users(mountpoint)
             if who or time.monotonic() > deadline:

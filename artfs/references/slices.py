@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -44,10 +45,13 @@ class Slice:
             size=max(0, min(PACK_DATA, total - index * PACK_DATA)),
         )
 
-    def fetch(self, start: int, end: int, deadline: float) -> bytes:
-        """Exactly the bytes ``start`` to ``end`` of the slice; raises what ``References.read`` raises."""
+    def stream(self, start: int, end: int, room: memoryview, deadline: float) -> Iterator[memoryview]:
+        """The bytes ``start`` to ``end`` of the slice, a ``room`` at a time; raises what ``References.read`` raises."""
         first = self.index * PACK_DATA
-        return self.references.read(self.reference, first + start, first + end, path=self.path, deadline=deadline)
+        data = self.references.read(self.reference, first + start, first + end, path=self.path, deadline=deadline)
+        whole = memoryview(data)
+        for at in range(0, len(whole), len(room)):
+            yield whole[at : at + len(room)]
 
     def checksum(self, block: int) -> int | None:  # noqa: ARG002  a cache asks for one of every source
         """None: nobody recorded any, the first fetch decides."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import attrs
 
@@ -53,6 +54,12 @@ class Backend(Protocol):
     def get_range(self, key: str, start: int, end: int, *, seconds: float) -> Buffer:
         """Bytes ``start`` to ``end``, fewer if the object ends before; nonempty ranges only."""
 
+    def stream(self, key: str, start: int, end: int, room: memoryview, *, seconds: float) -> Iterator[memoryview]:
+        """The same in order, in pieces of ``len(room)`` bytes, the last one perhaps less.
+
+        A piece may lie in ``room``, and holds until the next one is asked for.
+        """
+
     def head(self, key: str, *, seconds: float) -> int | None:
         """An object's size, None if there is no such object."""
 
@@ -66,5 +73,9 @@ class Backend(Protocol):
         """Remove what puts that died more than ``age`` seconds ago left behind; how many."""
 
 
-BATCH = 1000
+BATCH: Final = 1000
 """Keys in one delete: S3's DeleteObjects takes no more."""
+TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP answers after which the same request may succeed."""
+CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+"""S3's name for an error, in the body of the answer."""

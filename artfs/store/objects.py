@@ -104,6 +104,37 @@ class ObjectStore:
         self._count(bytes_in=end - start)
         return found
 
+    def stream(self, key: str, start: int, end: int, room: memoryview, *, deadline: float) -> Iterator[memoryview]:
+        """The same in order, in pieces of ``len(room)`` bytes, the last one perhaps less.
+
+        A piece holds until the next one is asked for: it may lie in ``room``. What breaks off is taken up where it
+        broke. Raises the same, perhaps after some pieces.
+        """
+        what, at = f"reading {key}", start
+        pieces: Iterator[memoryview] | None = None
+
+        def next_piece(seconds: float) -> memoryview:
+            nonlocal pieces
+            if pieces is None:
+                self._count(requests=1)
+                pieces = self._backend.stream(_checked(key), at, end, room, seconds=seconds)
+            try:
+                piece = next(pieces, None)
+                if piece is None or len(piece) < min(len(room), end - at):
+                    raise _ShortAnswer(key=key, store=self.url, end=at + len(piece or b""), expected=end)
+            except StoreUnavailable:
+                pieces = None
+                raise
+            return piece
+
+        try:
+            while at < end:
+                piece = self._run(what, deadline, next_piece, requests=0)
+                at += len(piece)
+                yield piece
+        finally:
+            self._count(bytes_in=at - start)
+
     def head(self, key: str, *, deadline: float) -> int | None:
         """An object's size in bytes, None if there is no such object."""
         return self._run(
@@ -159,13 +190,14 @@ class ObjectStore:
             raise _ShortAnswer(key=key, store=self.url, end=start + received, expected=end)
         return found
 
-    def _run(self, what: str, deadline: float, attempt: Callable[[float], _T]) -> _T:
+    def _run(self, what: str, deadline: float, attempt: Callable[[float], _T], *, requests: int = 1) -> _T:
         started = time.monotonic()
         tries = 0
         try:
             while True:
                 tries += 1
-                self._count(requests=1, retries=int(tries > 1))
+                if requests or tries > 1:
+                    self._count(requests=requests, retries=int(tries > 1))
                 try:
                     return attempt(deadline - time.monotonic())
                 except StoreUnavailable as error:

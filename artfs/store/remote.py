@@ -1,5 +1,7 @@
 """Object stores on the network, through obstore: S3 and servers that speak its protocol, GCS, Azure.
 
+Long ranges from S3 go past it, see ``signed``.
+
 obstore's own retries are off, since they know nothing of the caller's deadline. What bounds an attempt is a property of
 an obstore client, so there is one client for each of a few time limits, made when first needed.
 
@@ -10,13 +12,14 @@ ever. A child of a process that has talked to a store gets an error instead.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import obstore
@@ -32,12 +35,15 @@ from artfs.errors import (
     ObjectNotFound,
     StoreUnavailable,
 )
-from artfs.store.backend import NoAnswer, StoredObject
+from artfs.store.backend import CODE, TRANSIENT_STATUS, NoAnswer, StoredObject
+from artfs.store.signed import SIGNED_FOR, SignedRanges, Unfit
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+    from obstore.store import ClientConfig, S3Store
     from obstore.store import ObjectStore as Client
     from typing_extensions import Buffer
+
+log = logging.getLogger(__name__)
 
 _STEP: Final = 1.25
 """Ratio of one time limit to the next shorter one: an attempt gets at least four fifths of the time that is left."""
@@ -47,9 +53,7 @@ _SLOWEST: Final = 256 << 10
 
 _PROVIDER_MESSAGE = re.compile(r"credential provider: (?:\w+: )?(.*)")
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
 _SYSTEM_MESSAGE = re.compile(r'Os \{.*?message: "([^"]*)"', re.DOTALL)
-_TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES: Final = frozenset({"RequestTimeout", "SlowDown", "InternalError"})
 _DENIED_CODES: Final = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})  # S3 sends 400 with these
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound"})
@@ -77,6 +81,8 @@ class RemoteBackend:
         self._lock = threading.Lock()
         self._settings: dict[str, Any] | None = None
         self._clients: dict[tuple[int, bool], Client] = {}
+        # Signing for the others may take a request to their servers.
+        self._signed = SignedRanges(url, self._sign, silence=request_timeout) if url.startswith("s3:") else None
 
     def create(self) -> None:
         """Nothing: buckets are their owner's to make."""
@@ -106,6 +112,21 @@ class RemoteBackend:
                 if _match(_STATUS, str(error)) == "416":  # Range Not Satisfiable: the object ends before ``start``
                     return b""
                 raise
+
+    def stream(self, key: str, start: int, end: int, room: memoryview, *, seconds: float) -> Iterator[memoryview]:
+        try:
+            if self._signed is not None:
+                return (yield from self._signed.stream(key, start, end, room, seconds))
+        except Unfit:  # nothing has been yielded yet
+            log.debug("%s in %s: not by a signed URL", key, self._url)
+        whole = memoryview(self.get_range(key, start, end, seconds=seconds)).cast("B")
+        for at in range(0, len(whole), len(room)):
+            yield whole[at : at + len(room)]
+
+    def _sign(self, key: str) -> str:
+        with self._errors(key):
+            client = cast("S3Store", self._client(self._silence))
+            return obstore.sign(client, "GET", key, timedelta(seconds=SIGNED_FOR))
 
     def head(self, key: str, *, seconds: float) -> int | None:
         client = self._client(seconds)
@@ -186,7 +207,7 @@ class RemoteBackend:
         # it holds request URLs, which may be signed.
         text = str(error)
         status = _match(_STATUS, text)
-        code = _match(_CODE, text)
+        code = _match(CODE, text)
         why = " ".join(part for part in (status, code) if part) or _match(_PROVIDER_MESSAGE, text) or _first_line(error)
         number = int(status or 0)
         if isinstance(error, AlreadyExistsError) or (creating and number == 412):
@@ -199,7 +220,7 @@ class RemoteBackend:
             return BucketNotFound(store=self._url)
         if isinstance(error, FileNotFoundError) or number == 404:
             return ObjectNotFound(key=key, store=self._url)
-        if number in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
+        if number in TRANSIENT_STATUS or code in _TRANSIENT_CODES:
             return StoreUnavailable(store=self._url, why=why)
         if "TimedOut" in text or "kind: Timeout" in text:
             return NoAnswer(store=self._url, why="no answer in time")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 import attrs
 import cachetools
@@ -16,9 +16,6 @@ from artfs.catalog import Catalog, Node, PackInfo, Reference
 from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD, PACK_DATA, block_count
 from artfs.references import References, redact
 from artfs.store import ObjectStore
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _SOURCES: Final = 4096
 """Packs whose key and checksums stay in memory, about 1 KB each."""
@@ -51,9 +48,9 @@ class PackSource:
         self.label = info.key
         self.size = info.size
 
-    def fetch(self, start: int, end: int, deadline: float) -> Buffer:
-        """A range of the pack's data."""
-        return self._store.get_range(self._info.key, start, end, deadline=deadline)
+    def stream(self, start: int, end: int, room: memoryview, deadline: float) -> Iterator[memoryview]:
+        """A range of the pack's data, a ``room`` at a time."""
+        return self._store.stream(self._info.key, start, end, room, deadline=deadline)
 
     def checksum(self, block: int) -> int:
         """What the catalog says of the block."""
@@ -125,10 +122,9 @@ class ContentReader:
             length = min(size, total - offset)
             if length <= 0:
                 return b""
-            data = self._join(node, offset, length)
+            data = self._join(node, offset, length, room)
         if data is not None and (node.size is None or node.size > NEIGHBOURHOOD):
-            stream = self._stream(node)
-            self._go_on(node, stream, stream.advise(offset, length))
+            self._go_on(node, self._stream(node).advise(offset, length))
         return data
 
     def read(self, node: Node, offset: int, size: int, deadline: float) -> bytes | memoryview:
@@ -167,7 +163,7 @@ class ContentReader:
                 missing -= take
             else:
                 self._cache.prefetch(piece.source, *_blocks(piece))
-        self._go_on(node, stream, advice)
+        self._go_on(node, advice)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def prefetch(self, node: Node, deadline: float | None) -> bool:
@@ -227,25 +223,24 @@ class ContentReader:
         """What is kept in memory."""
         return ContentStatistics(sources=len(self._sources), streams=len(self._streams))
 
-    def _join(self, node: Node, offset: int, length: int) -> bytes | memoryview | None:
-        parts = []
+    def _join(self, node: Node, offset: int, length: int, room: memoryview | None) -> bytes | memoryview | None:
+        parts: list[bytes | memoryview] = []
+        at = 0
         for piece in self.pieces(node, offset, offset + length):
-            part = self._cache.try_read(piece.source, piece.offset, piece.length)
+            part = self._cache.try_read(piece.source, piece.offset, piece.length, None if room is None else room[at:])
             if part is None:
                 return None
             parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            at += piece.length
+        if len(parts) == 1:
+            return parts[0]
+        return b"".join(parts) if room is None else room[:length]  # they lie there one after the other
 
-    def _go_on(self, node: Node, stream: Readahead, advice: Advice) -> None:
-        """Fetch what lies ahead, and let go of what lies behind."""
-        if advice.ahead >= advice.ahead_stop:
-            return
-        for piece in self.pieces(node, advice.ahead, advice.ahead_stop):
-            self._cache.prefetch(piece.source, *_blocks(piece))
-        behind, stop = stream.passed()
-        if behind < stop:
-            for piece in self.pieces(node, behind, stop):
-                self._cache.release(piece.source, *_blocks(piece))
+    def _go_on(self, node: Node, advice: Advice) -> None:
+        """Fetch what lies ahead."""
+        if advice.ahead < advice.ahead_stop:
+            for piece in self.pieces(node, advice.ahead, advice.ahead_stop):
+                self._cache.prefetch(piece.source, *_blocks(piece))
 
     def _follow(self, pack: int, offset: int) -> None:
         """Fetch the neighbourhoods that come next, where small files are read in the order in which they lie."""

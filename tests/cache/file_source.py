@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from artfs.catalog.layout import BLOCK
@@ -35,7 +36,14 @@ class FileSource:
     def checksum(self, block: int) -> int | None:
         return self._checksums[block] if self._known else None
 
-    def fetch(self, start: int, end: int, deadline: float) -> bytes:
+    def stream(self, start: int, end: int, room: memoryview, deadline: float) -> Iterator[memoryview]:
+        answer = memoryview(self._answer(start, end, deadline))
+        for at in range(0, len(answer), len(room)):
+            piece = answer[at : at + len(room)]
+            room[: len(piece)] = piece
+            yield room[: len(piece)]
+
+    def _answer(self, start: int, end: int, deadline: float) -> bytes:
         fd = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(fd, f"{start} {end} {os.getpid()}\n".encode())
         os.close(fd)

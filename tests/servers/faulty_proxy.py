@@ -31,6 +31,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -78,6 +79,9 @@ class FaultyProxy:
         self.active = 0
         """Requests being worked on."""
         self.most_active = 0
+        self.connections = 0
+        """Connections that clients made."""
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._changed = threading.Condition()  # guards all of this
         self._faults: list[_Fault] = []
         self._stalled = False
@@ -142,6 +146,17 @@ class FaultyProxy:
             arrived = self._changed.wait_for(lambda: len(self.requests) >= count, deadline)
         assert arrived, f"only {len(self.requests)} of {count} requests arrived"
 
+    def hang_up(self) -> None:
+        """Close every connection, as a server does that has waited long enough for the next request."""
+        for each in list(self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def connected(self, client: socket.socket) -> None:
+        with self._changed:
+            self.connections += 1
+            self._sockets.add(client)
+
     def arrived(self, method: str, path: str, asked: tuple[int, int] | None) -> _Fault | None:
         with self._changed:
             fault = next((fault for fault in self._faults if fault.concerns(method, path)), None)
@@ -178,6 +193,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+
+    def process_request(self, request, client_address) -> None:
+        self.proxy.connected(request)
+        super().process_request(request, client_address)
 
     def handle_error(self, request, client_address) -> None:
         pass  # a client or the server hung up: the client reports it

@@ -17,6 +17,18 @@ from artfs.store import claim_store, open_store
 BODY = bytes(range(256)) * 2048
 
 
+def get_range(store, start, end, deadline):
+    return bytes(store.get_range("k", start, end, deadline=deadline))
+
+
+def stream(store, start, end, deadline):
+    room = memoryview(bytearray(100_000))
+    return b"".join(bytes(piece) for piece in store.stream("k", start, end, room, deadline=deadline))
+
+
+ranges = pytest.mark.parametrize("read", [get_range, stream])
+
+
 def test_a_request_through_the_proxy_is_signed_for_its_host(flaky_store, s3_proxy):
     flaky_store.put("k", BODY, deadline=soon())
     assert bytes(flaky_store.get_range("k", 100, 300, deadline=soon())) == BODY[100:300]
@@ -36,10 +48,11 @@ def test_boto3_through_the_proxy(s3_server, s3_proxy):
 @pytest.mark.parametrize(
     "kind", ["500", "503", "429", "refuse", "lose", "reset", "truncate", "short", "stall", "stall-body"]
 )
-def test_one_failure_of_a_read_is_not_noticed(flaky_store, s3_proxy, kind):
+@ranges
+def test_one_failure_of_a_read_is_not_noticed(flaky_store, s3_proxy, kind, read):
     flaky_store.put("k", BODY, deadline=soon())
     s3_proxy.fail(kind, method="GET")
-    assert bytes(flaky_store.get_range("k", 0, len(BODY), deadline=soon())) == BODY
+    assert read(flaky_store, 0, len(BODY), soon()) == BODY
     assert flaky_store.statistics().retries == 1
     assert [seen.fault for seen in s3_proxy.requests[1:]] == [kind, None]
 
@@ -72,16 +85,18 @@ def test_a_listing_goes_on_where_it_broke(flaky_store, s3_proxy):
     assert [seen.fault for seen in s3_proxy.requests].count("503") == 1
 
 
-def test_an_object_that_stays_short_is_damage(flaky_store, s3_proxy):
+@ranges
+def test_an_object_that_stays_short_is_damage(flaky_store, s3_proxy, read):
     flaky_store.put("k", BODY, deadline=soon())
     s3_proxy.fail("short", math.inf, method="GET")
     with pytest.raises(Damaged):
-        flaky_store.get_range("k", 0, len(BODY), deadline=soon())
+        read(flaky_store, 0, len(BODY), soon())
 
 
 OPERATIONS = {
     "get": lambda store, deadline: store.get("k", deadline=deadline),
     "get_range": lambda store, deadline: store.get_range("k", 0, 100, deadline=deadline),
+    "stream": lambda store, deadline: stream(store, 0, len(BODY), deadline),
     "put": lambda store, deadline: store.put("k", BODY, deadline=deadline),
     "head": lambda store, deadline: store.head("k", deadline=deadline),
     "delete": lambda store, deadline: store.delete(["k"], deadline=deadline),
@@ -135,10 +150,11 @@ def test_a_put_that_must_be_new_may_find_its_own_first_attempt(flaky_store, s3_p
         flaky_store.put("k", b"x", deadline=soon(), overwrite=False)
 
 
-def test_corruption_is_passed_on_to_whoever_has_checksums(flaky_store, s3_proxy):
+@ranges
+def test_corruption_is_passed_on_to_whoever_has_checksums(flaky_store, s3_proxy, read):
     flaky_store.put("k", BODY, deadline=soon())
     s3_proxy.fail("corrupt", method="GET")
-    found = bytes(flaky_store.get_range("k", 0, len(BODY), deadline=soon()))
+    found = read(flaky_store, 0, len(BODY), soon())
     assert sum(a != b for a, b in zip(found, BODY, strict=True)) == 1
 
 
