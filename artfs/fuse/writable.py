@@ -1,8 +1,8 @@
 """A ``WritableTree`` spoken as pyfuse3 requests.
 
 Without the kernel's writeback cache: it costs a SETATTR for every created file, and what a program wrote would be lost
-with the kernel's memory rather than kept in the staging area. The kernel still caches what was written for reading,
-and names and attributes for good, for every change comes through it.
+with the kernel's memory rather than kept in the staging area. The kernel still caches what was read, and names and
+attributes for good, for every change comes through it.
 
 Locks (fcntl(2), flock(2)) are the kernel's own and hold within the mount; fallocate(2) is answered EOPNOTSUPP by
 libfuse, and programs fall back to writing.
@@ -21,6 +21,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
+from artfs.fuse.handles import Handles, inode_of, past_cache
 from artfs.fuse.operations import Operations, request
 from artfs.fuse.options import MountOptions
 from artfs.vfs.writable import WritableTree
@@ -32,6 +33,7 @@ class WritableOperations(Operations):
     def __init__(self, tree: WritableTree, options: MountOptions) -> None:
         super().__init__(tree, options)
         self._writable = tree
+        self._handles = Handles()
 
     # -- names --------------------------------------------------------------------------------------------------
 
@@ -41,7 +43,7 @@ class WritableOperations(Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         """A new file, open."""
         created = self._writable.create(parent_inode, _text(name), mode)
-        return FileInfo(fh=created.inode, keep_cache=True), self.describe(created)
+        return self._handle(created.inode, flags), self.describe(created)
 
     @request
     async def mknod(
@@ -130,7 +132,7 @@ class WritableOperations(Operations):
 
     @request
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
-        """The inode is the handle."""
+        """The inode is the handle, or most of it."""
         self._writable.open(inode)
         if flags & os.O_TRUNC:
             try:
@@ -138,22 +140,32 @@ class WritableOperations(Operations):
             except BaseException:
                 self._writable.release(inode)
                 raise
-        return FileInfo(fh=inode, keep_cache=True)
+        return self._handle(inode, flags)
+
+    def _handle(self, inode: int, flags: int) -> FileInfo:
+        handle = self._handles.add(inode, flags)
+        return FileInfo(fh=handle, keep_cache=True, direct_io=past_cache(handle))
+
+    @request
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """At most ``size`` bytes."""
+        return await self.call(self._read, inode_of(fh), off, size, limiter=self._reads)
 
     @request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Into the local file's page cache, which is as quick as a thread would be to start."""
-        return await self.call(self._writable.write, fh, off, buf, limiter=self._reads)
+        return await self.call(self._writable.write, inode_of(fh), off, buf, limiter=self._reads)
 
     @request
     async def release(self, fh: int) -> None:
         """One opener less."""
-        self._writable.release(fh)
+        self._handles.remove(fh)
+        self._writable.release(inode_of(fh))
 
     @request
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Return when the file is on disk."""
-        await self._wait_for(lambda: self._writable.sync_file(fh, data_only=datasync))
+        await self._wait_for(lambda: self._writable.sync_file(inode_of(fh), data_only=datasync))
 
     @request
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import alive, clear, wait_until
+from daemons import alive, clear, wait_until
 
 NAME = "acme/vision/mnist"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from conftest import Mounted, alive, wait_until
+from daemons import Mounted, alive, wait_until
 from memory_tree import BlockingTree, MemoryTree
 from test_mount_life import AS_NOBODY
 

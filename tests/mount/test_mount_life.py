@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import alive, clear, wait_until
+from daemons import alive, clear, wait_until
 from memory_tree import BlockingTree, MemoryTree
 
 from artfs.errors import InvalidInput, MountFailed, StoreUnavailable, UnmountFailed

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import wait_until
+from daemons import wait_until
 from memory_tree import BlockingTree, MemoryTree
 
 READ = "import sys; sys.exit(len(open(sys.argv[1], 'rb').read()) != int(sys.argv[2]))"

@@ -11,10 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from daemons import wait_until
 from writable_mount import LARGE, WritableMount, alive, failing, run
+
+from artfs.fuse.handles import LEAST_KERNEL
+from artfs.fuse.kernel import kernel_version
+from artfs.vfs.tree import WouldBlock
 
 from staging_base import EXCHANGE, NOREPLACE, renameat2  # isort: skip - found by writable_mount
 
@@ -46,6 +52,86 @@ def test_open_flags(mnt):
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_DSYNC)) as file:
         file.write(b"synchronous")
     assert path.read_bytes() == b"synchronous"
+
+
+def opener(more):
+    """Opens for writing only, without O_TRUNC."""
+    return lambda name, _flags: os.open(name, os.O_WRONLY | more)
+
+
+def resident(descriptor, size):
+    """How many pages of a file are in the page cache. Asks for no attributes: that would drop what was written."""
+    with mmap.mmap(-1, size) as place:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        start = libc.mmap(None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_PRIVATE, descriptor, ctypes.c_long(0))
+        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE)).from_buffer(place)
+        assert libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), pages) == 0
+        assert libc.munmap(ctypes.c_void_p(start), ctypes.c_size_t(size)) == 0
+        count = sum(page & 1 for page in pages)
+        del pages
+        return count
+
+
+@pytest.mark.skipif(kernel_version() < LEAST_KERNEL, reason="the kernel would not forget old pages")
+def test_what_is_only_written_goes_past_the_page_cache(mnt):
+    with open(mnt / "written", "wb", buffering=0) as file:
+        file.write(LARGE)
+        with open(mnt / "written", "rb") as reader:
+            assert resident(reader.fileno(), len(LARGE)) == 0
+    with open(mnt / "both", "w+b", buffering=0) as file:
+        file.write(LARGE)
+        assert resident(file.fileno(), len(LARGE)) == len(LARGE) // mmap.PAGESIZE
+
+
+def test_old_bytes_that_a_reader_brought_back_while_they_were_written_are_forgotten(place, log, tmp_path):
+    arrived, go = tmp_path / "arrived", tmp_path / "go"
+
+    def stall_writes(tree):
+        write = tree.write
+
+        def stalled(inode, offset, data, deadline):
+            if deadline is None:
+                raise WouldBlock
+            arrived.touch()
+            wait_until(go.exists, "the reader has read")
+            return write(inode, offset, data, deadline)
+
+        tree.write = stalled
+
+    it = place(mount=False)
+    it.mount(log.path, change=stall_writes)
+    writer = os.open(it.path / "large", os.O_WRONLY)  # past the page cache, for nobody else has it open
+    reader = os.open(it.path / "large", os.O_RDONLY)
+    mapped = mmap.mmap(reader, 8192, prot=mmap.PROT_READ)  # read(2) would first ask for the modification time
+    thread = threading.Thread(target=os.pwrite, args=(writer, b"new", 4000))
+    thread.start()
+    wait_until(arrived.exists, "the write is under way")
+    assert mapped[4000:4003] == LARGE[4000:4003]
+    go.touch()
+    thread.join(20)
+    assert mapped[4000:4003] == b"new"
+    mapped.close()
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("first", ["writer", "mapping"])
+def test_a_mapping_sees_what_another_program_writes(mnt, first):
+    path = mnt / "mapped"
+    path.write_bytes(bytes(8192))
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(open(path, "wb", buffering=0, opener=opener(0))) if first == "writer" else None
+        file = stack.enter_context(open(path, "r+b"))
+        mapped = stack.enter_context(mmap.mmap(file.fileno(), 8192))
+        assert mapped[:] == bytes(8192)
+        writer = writer or stack.enter_context(open(path, "wb", buffering=0, opener=opener(0)))
+        os.pwrite(writer.fileno(), b"new", 4000)
+        assert mapped[4000:4003] == b"new"
+        mapped[:3] = b"map"
+        os.pwrite(writer.fileno(), b"pwr", 3)
+        assert mapped[:6] == b"mappwr"
+    assert path.read_bytes()[:6] == b"mappwr"
 
 
 def test_unlinked_while_open(place):

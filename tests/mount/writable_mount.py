@@ -40,10 +40,14 @@ class WritableMount:
         Stage(self.directory, content, **keywords).close()
         self.pid = 0
 
-    def mount(self, log=None, fault=""):
+    def mount(self, log=None, fault="", change=lambda tree: None):
+        """``change`` may put something in the way of the tree, in the daemon."""
+
         def make_tree():
             importlib.reload(faults)  # which reads the environment once
-            return Stage.resume(self.directory).tree
+            tree = Stage.resume(self.directory).tree
+            change(tree)
+            return tree
 
         os.environ["ARTFS_FAULT"] = fault
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from artfs.fuse.direct.protocol import (
     Opcode,
 )
 from artfs.fuse.ending import unmount_or_detach
+from artfs.fuse.kernel import kernel_version
 from artfs.fuse.mountpoint import FILESYSTEM_TYPE
 from artfs.fuse.options import MountOptions
 from artfs.fuse.tune import NEVER_CONGESTED
@@ -58,17 +58,12 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 1, 2, 4, 8, 1024  # sys/
 
 def supported() -> bool:
     """Whether the kernel has what this engine needs."""
-    return _kernel() >= LEAST_KERNEL
+    return kernel_version() >= LEAST_KERNEL
 
 
 def resends() -> bool:
     """Whether the kernel can send requests again: of a connection that somebody else negotiated."""
-    return _kernel() >= RESENDING_KERNEL
-
-
-def _kernel() -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    return kernel_version() >= RESENDING_KERNEL
 
 
 @attrs.frozen
