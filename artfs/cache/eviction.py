@@ -66,6 +66,7 @@ class Eviction:
         self._counters = counters
         self._step = min(STEP, limit // 16)
         self._unseen = 0
+        self._asked = 0
         self._lock = threading.Lock()
 
     def grown(self, count: int) -> None:
@@ -80,12 +81,22 @@ class Eviction:
     def evict(self, room: int = 0) -> int:
         """Meet the limits, and free at least ``room`` bytes; the bytes freed. Never raises for want of permission."""
         deadline = time.monotonic() + (PATIENCE if room else 0.0)
+        freed = 0
+        with self._lock:
+            self._asked += 1
         try:
-            with locked(self._directory / "evict.lock", 0, deadline) as held:
-                return self._evict(room) if held else 0
+            while True:
+                seen = self._asked
+                with locked(self._directory / "evict.lock", 0, deadline) as held:
+                    if not held:
+                        return freed
+                    freed += self._evict(max(0, room - freed))
+                if seen == self._asked:
+                    return freed
+                # Another thread was turned away meanwhile, and what it has brought may not have been counted.
         except OSError as error:
             log.debug("cannot evict from %s: %s", self._directory, error)
-            return 0
+            return freed
 
     def clean(self) -> int:
         """Remove everything that can be; the bytes freed."""

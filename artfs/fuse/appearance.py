@@ -12,7 +12,7 @@ import attrs
 
 from artfs.catalog import Kind
 from artfs.fuse.options import MountOptions
-from artfs.vfs.tree import Attributes, Capacity
+from artfs.vfs.tree import Capacity
 
 STATISTICS = b"user.artfs.statistics"
 """Extended attribute of the root that holds the counters of everything, as JSON; not listed."""
@@ -48,15 +48,14 @@ class Appearance:
         self._file_mode = options.file_mode
         self._dir_mode = options.dir_mode
 
-    def mode(self, attributes: Attributes) -> int:
-        """``st_mode``: the type and the permission bits."""
-        kind = attributes.kind
+    def mode(self, kind: Kind, mode: int) -> int:
+        """``st_mode`` of what has the permission bits ``mode``: the type and the bits that are shown."""
         if kind == Kind.SYMLINK:
             mode = 0o777
         elif kind == Kind.DIRECTORY:
-            mode = attributes.mode if self._dir_mode is None else self._dir_mode
+            mode = mode if self._dir_mode is None else self._dir_mode
         else:
-            mode = attributes.mode if self._file_mode is None else self._file_mode
+            mode = mode if self._file_mode is None else self._file_mode
         return _FORMAT[kind] | mode
 
 

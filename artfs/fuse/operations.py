@@ -188,7 +188,7 @@ class Operations(pyfuse3.Operations):
         """``attributes`` as the kernel wants them, in ``entry`` or a new one."""
         entry = entry or EntryAttributes()
         entry.st_ino = attributes.inode
-        entry.st_mode = self._appearance.mode(attributes)
+        entry.st_mode = self._appearance.mode(attributes.kind, attributes.mode)
         entry.st_nlink = attributes.nlink
         entry.st_uid = self._appearance.uid
         entry.st_gid = self._appearance.gid

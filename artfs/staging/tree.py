@@ -110,7 +110,7 @@ class StagingTree:
         del deadline
         for child in self._nodes.children(inode, cookie):
             with contextlib.suppress(NotFound):  # removed since the page was read
-                yield DirectoryEntry(child.cookie, child.name, self._shown(child.inode))
+                yield DirectoryEntry(child.cookie, child.name, *self._shown(child.inode))
 
     def readlink(self, inode: int, deadline: float | None) -> str:
         """The target of a symlink."""

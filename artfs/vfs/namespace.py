@@ -110,7 +110,7 @@ class Namespace:
             return
         for name, item in self._listing(self._level(inode, deadline), deadline).items.items():
             if item.cookie > cookie:
-                yield DirectoryEntry(item.cookie, name, item.attributes)
+                yield DirectoryEntry(item.cookie, name, *item.attributes)
 
     def readlink(self, inode: int, deadline: float | None) -> str:
         """The target of an alias or of a link in a version."""

@@ -64,13 +64,12 @@ class VersionTree:
 
     def list(self, inode: int, cookie: int, deadline: float | None) -> Iterator[DirectoryEntry]:  # noqa: ARG002 - Tree
         """The entries of a directory by name; a cookie is the inode of the entry before."""
-        base = self._base
+        base, shown, make = self._base, _SHOWN, DirectoryEntry._make
         for child, name, kind, mode, mtime_ns, size in self._catalog.listing(inode - base, cookie):
             if size is None:  # a reference: what its remote said may be known by now
-                attributes = self._attributes(self._node(base + child))
+                yield DirectoryEntry(child, name, *self._attributes(self._node(base + child)))
             else:
-                attributes = Attributes(base + child, _SHOWN[kind], mode, size, mtime_ns)
-            yield DirectoryEntry(child, name, attributes)
+                yield make((child, name, base + child, shown[kind], mode, size, mtime_ns, 1, YEAR, YEAR))
 
     def readlink(self, inode: int, deadline: float | None) -> str:  # noqa: ARG002 - Tree
         """The target of a symlink."""

@@ -74,7 +74,7 @@ class MemoryTree:
         self.asked["list"] += 1
         for position, (name, child) in enumerate(self._value(inode).items(), 1):
             if position > cookie:
-                yield DirectoryEntry(position, name, self._describe(child))
+                yield DirectoryEntry(position, name, *self._describe(child))
 
     def readlink(self, inode, deadline):
         self.asked["readlink"] += 1
@@ -121,7 +121,7 @@ class HugeTree(MemoryTree):
     def list(self, inode, cookie, deadline):
         self.asked["list"] += 1
         for position in range(cookie, self.count):
-            yield DirectoryEntry(position + 1, f"{position:06d}", self._describe(position + 2))
+            yield DirectoryEntry(position + 1, f"{position:06d}", *self._describe(position + 2))
 
 
 class BlockingTree(MemoryTree):
