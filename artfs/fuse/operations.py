@@ -15,6 +15,7 @@ import errno
 import functools
 import itertools
 import logging
+import mmap
 import os
 import time
 from collections import Counter
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 LISTED_AT_ONCE = 1024
 """Entries fetched for one READDIRPLUS in a thread; glibc asks for 32 KiB, which holds about 200."""
+READ_MOST = 1 << 20
+"""Bytes that libfuse asks for at most in one READ."""
 READ_THREADS = 64
 """Reads that wait for data at a time; more wait for their turn, while those that are cached are answered."""
 METADATA_THREADS = 16
@@ -109,8 +112,7 @@ class Operations(pyfuse3.Operations):
         self.threads = 0
         self.waiting = 0
         self._wait = options.wait
-        # pyfuse3 declares bytes and takes any contiguous buffer, so that a view of a cache file needs no copy.
-        self._read = cast("Callable[[int, int, int, float | None], bytes]", tree.read)
+        self._room = memoryview(mmap.mmap(-1, READ_MOST))
         self._appearance = Appearance(options)
         self._reads = trio.CapacityLimiter(READ_THREADS)
         self._metadata = trio.CapacityLimiter(METADATA_THREADS)
@@ -248,7 +250,13 @@ class Operations(pyfuse3.Operations):
     @request
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """At most ``size`` bytes."""
-        return await self.call(self._read, fh, off, size, limiter=self._reads)
+        return await self.call(self.read_now, fh, off, size, limiter=self._reads)
+
+    def read_now(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes:
+        """``Tree.read``, into one buffer where it does not wait: the reply is sent before anything else happens."""
+        room = self._room if deadline is None and size <= READ_MOST else None
+        # pyfuse3 declares bytes and takes any contiguous buffer.
+        return cast("bytes", self.tree.read(inode, offset, size, deadline, room))
 
     async def flush(self, fh: int) -> None:
         """Nothing to write back: ENOSYS tells the kernel not to ask at every close(2)."""

@@ -149,7 +149,7 @@ class WritableOperations(Operations):
     @request
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """At most ``size`` bytes."""
-        return await self.call(self._read, inode_of(fh), off, size, limiter=self._reads)
+        return await self.call(self.read_now, inode_of(fh), off, size, limiter=self._reads)
 
     @request
     async def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -60,27 +60,31 @@ class Content:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
+    def read(
+        self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None = None
+    ) -> bytes | bytearray | memoryview:
         """Bytes of a file as ``Tree.read``."""
         with self._use(inode) as file:
             shown = self._local(file)
             if shown is None:
-                return self._of_base(inode, offset, size, deadline)
+                return self._of_base(inode, offset, size, deadline, room)
             assert file.descriptor is not None
             if offset >= shown:
-                return _pread(file.descriptor, offset, size, deadline)
+                return _pread(file.descriptor, offset, size, deadline, room)
             stop = min(offset + size, os.fstat(file.descriptor).st_size)
             pieces = [
-                _pread(file.descriptor, run.start, run.stop - run.start, deadline)
+                _pread(file.descriptor, run.start, run.stop - run.start, deadline, None)
                 if run.local
-                else self._of_base(inode, run.start, run.stop - run.start, deadline)
+                else self._of_base(inode, run.start, run.stop - run.start, deadline, None)
                 for run in ranges.runs(self._database, inode, offset, stop, shown)
             ]
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _of_base(self, inode: int, offset: int, size: int, deadline: float | None) -> bytes | bytearray | memoryview:
+    def _of_base(
+        self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None
+    ) -> bytes | bytearray | memoryview:
         assert self._base is not None  # only its inodes have content there
-        return self._base.read(inode, offset, size, deadline)
+        return self._base.read(inode, offset, size, deadline, room)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -301,11 +305,13 @@ class Content:
             return  # removed meanwhile
 
 
-def _pread(descriptor: int, offset: int, size: int, deadline: float | None) -> bytes | memoryview:
+def _pread(
+    descriptor: int, offset: int, size: int, deadline: float | None, room: memoryview | None
+) -> bytes | memoryview:
     """Bytes of a local file; without a deadline from the page cache only, else WouldBlock."""
     if deadline is not None:
         return os.pread(descriptor, size, offset)
-    buffer = bytearray(size)
+    buffer = memoryview(bytearray(size)) if room is None else room[:size]
     try:
         count = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
     except OSError as error:
@@ -314,4 +320,4 @@ def _pread(descriptor: int, offset: int, size: int, deadline: float | None) -> b
         raise
     if count < size and offset + count < os.fstat(descriptor).st_size:
         raise WouldBlock
-    return memoryview(buffer)[:count]
+    return buffer[:count]

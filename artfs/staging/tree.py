@@ -121,8 +121,7 @@ class StagingTree:
         self, inode: int, offset: int, size: int, deadline: float | None, room: memoryview | None = None
     ) -> bytes | bytearray | memoryview:
         """Bytes of a file."""
-        del room
-        return self._content.read(inode, offset, size, deadline)
+        return self._content.read(inode, offset, size, deadline, room)
 
     def prefetch(self, inode: int, deadline: float | None) -> bool:
         """Of what has the base's content."""
