@@ -23,6 +23,7 @@ from harness import (
     make_files,
     make_large,
     read_files,
+    read_into_memory,
     read_sequentially,
     timed,
 )
@@ -77,7 +78,7 @@ def run(results: Results, scratch: Path, server: SeaweedServer, options: argpars
         print(f"round {number + 1} of {options.rounds}", flush=True)
         read_disk(results, small, names, large / "file.bin", options)
         for contender in contenders:
-            read(results, contender, names, options)
+            read(results, contender, names, options, scratch / "seaweed")
     many(results, artfs, options.entries)
 
 
@@ -116,10 +117,13 @@ def read_disk(results: Results, small: Path, names: list[str], large: Path, opti
     results.add("disk", "sequential page, MB/s", options.large * MIB / 1e6 / read_sequentially(large))
 
 
-def read(results: Results, contender: Artfs | Rclone, names: list[str], options: argparse.Namespace) -> None:
-    """Cold, from the disk cache, from the page cache."""
+def read(
+    results: Results, contender: Artfs | Rclone, names: list[str], options: argparse.Namespace, server: Path
+) -> None:
+    """Cold (nothing is on this machine but in the memory of the server), from the disk cache, from the page cache."""
     contender.forget()
     drop_caches()
+    read_into_memory(server)
     root = contender.mount("small")
     results.add(contender.name, "cold, 8 thr, files/s", options.files / read_files(root, names, 8))
     contender.unmount()
@@ -132,6 +136,7 @@ def read(results: Results, contender: Artfs | Rclone, names: list[str], options:
     megabytes = options.large * MIB / 1e6
     contender.forget()
     drop_caches()
+    read_into_memory(server)
     root = contender.mount("large")
     results.add(contender.name, "sequential cold, MB/s", megabytes / read_sequentially(root / "file.bin"))
     contender.unmount()
