@@ -292,11 +292,13 @@ class Fetcher:
                 self._receive(job, part, alone)
 
     def _receive(self, job: _Job, part: Part | None, run: range) -> None:
+        """Fetch a run and land it; once a block could not be stored, the rest of the run is not tried either."""
         for block, data, checksum in self._blocks(job.source, run, job.deadline):
             if part is not None and self._store(part, block, data, checksum):
                 job.stored += len(data)
                 job.land(block, part)
             else:
+                part = None
                 self._counters.uncached += 1
                 job.land(block, Loose(block, bytes(data)))
 

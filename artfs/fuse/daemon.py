@@ -155,7 +155,8 @@ def _serve(
     closing: float,
     adopted: bool,
 ) -> None:
-    if adopted or (operations is None and choose(options, mountpoint) == "direct"):
+    engine = choose(options, mountpoint)
+    if adopted or (operations is None and engine == "direct"):
         from artfs.fuse.direct import supervisor
 
         mounting = supervisor.Mounting(make_tree, mountpoint, options, runtime_dir, closing)

@@ -18,7 +18,7 @@ from typing import Final
 from artfs.fuse.kernel import kernel_version
 
 LEAST_KERNEL: Final = (6, 18)
-"""The oldest that was seen to forget pages also after the write; before 6.7 it did not before the write either."""
+"""The one that was seen to forget pages before and after the write; older ones have not been tried."""
 _PAST_CACHE: Final = 1 << 62
 """Set in the handles that go past the page cache; the rest of a handle is the inode."""
 

@@ -114,6 +114,7 @@ class RemoteBackend:
                 raise
 
     def stream(self, key: str, start: int, end: int, room: memoryview, *, seconds: float) -> Iterator[memoryview]:
+        self._claim_process()  # connections and signed URLs are inherited, too
         try:
             if self._signed is not None:
                 return (yield from self._signed.stream(key, start, end, room, seconds))
@@ -159,16 +160,20 @@ class RemoteBackend:
 
     def _client(self, limit: float, *, uploads: bool = False) -> Client:
         """The client whose requests end within ``limit`` seconds, and are given up after too long a silence."""
-        global _used  # noqa: PLW0603  a fact about the process
-        if _forked:
-            raise ArtfsError(f"{self._url} was in use when this process was forked; start the process anew instead")
-        _used = True
+        self._claim_process()
         rung = math.floor(math.log(max(limit, _SHORTEST), _STEP))
         with self._lock:
             client = self._clients.get((rung, uploads))
             if client is None:
                 client = self._clients[rung, uploads] = self._make_client(_STEP**rung, uploads=uploads)
             return client
+
+    def _claim_process(self) -> None:
+        """Note that this process uses a store; raises ArtfsError if it was forked from one that did."""
+        global _used  # noqa: PLW0603  a fact about the process
+        if _forked:
+            raise ArtfsError(f"{self._url} was in use when this process was forked; start the process anew instead")
+        _used = True
 
     def _make_client(self, limit: float, *, uploads: bool) -> Client:
         if self._settings is None:

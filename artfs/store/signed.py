@@ -33,7 +33,7 @@ _URLS: Final = 4096
 _IDLE: Final = 16
 """Connections kept for the next range."""
 _IDLE_S: Final = 15.0
-"""Seconds for which one is kept: servers hang up after 20 (S3) or more."""
+"""Seconds for which one is kept; where the server has hung up earlier, a new one is made."""
 _CONNECT_S: Final = 5.0
 
 
@@ -105,7 +105,9 @@ class SignedRanges:
                 if good:
                     return connection, answer
                 if answer.status in TRANSIENT_STATUS:
-                    raise StoreUnavailable(store=self._url, why=_why(answer))
+                    with self._errors():
+                        why = _why(answer)
+                    raise StoreUnavailable(store=self._url, why=why)
                 with self._lock:
                     self._urls.pop(key, None)  # the credentials may have been renewed
                 raise Unfit

@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from file_source import eventually, soon
 
+from artfs.cache.eviction import Eviction
 from artfs.cache.locks import locked
+from artfs.cache.statistics import Counters
 from artfs.catalog.layout import BLOCK
 from artfs.errors import DeadlineExceeded, InvalidInput, StoreUnavailable
 
@@ -32,6 +34,25 @@ def test_the_limit_is_kept(open_cache, sources):
         cache.read(source, 0, source.size, soon())
     eventually(lambda: cache.info().size <= 5 * BLOCK)
     assert cache.info().parts == 2
+
+
+def test_who_is_turned_away_has_the_holder_look_again(tmp_path):
+    looks = []
+
+    def tend():  # the first thing that the holder does
+        looks.append(threading.current_thread())
+        if len(looks) == 1:
+            thread = threading.Thread(target=turned_away)
+            thread.start()
+            thread.join(20)
+
+    def turned_away():
+        assert eviction.evict() == 0
+        assert len(looks) == 1, "the holder still holds the lock"
+
+    eviction = Eviction(tmp_path, limit=BLOCK, free=0, tend=tend, counters=Counters())
+    assert eviction.evict() == 0
+    assert looks == [threading.current_thread()] * 2
 
 
 def test_the_least_recently_used_part_goes_first(open_cache, sources, directory):

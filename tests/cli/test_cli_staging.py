@@ -219,6 +219,9 @@ def test_a_registry_out_of_reach_at_unmount(copy, directory):
 
 
 def test_bad_input(copy, directory, tmp_path):
+    refused = copy.fails(8, "mount", "--writable", "-o", "engine=direct", "vision/mnist", directory)
+    assert "engine=direct serves read-only mounts only" in refused
+    assert not os.path.ismount(directory)
     # SEMANTICS: an unknown base (3), a name that breaks the rules (4), a draft that is mounted writable already (5),
     # a new collection without `--type` (4), committing or discarding what is no draft (3)
     assert copy.fails(3, "mount", "--writable", "vision/mnist:absent", directory)

@@ -54,9 +54,12 @@ def test_open_flags(mnt):
     assert path.read_bytes() == b"synchronous"
 
 
-def opener(more):
-    """Opens for writing only, without O_TRUNC."""
-    return lambda name, _flags: os.open(name, os.O_WRONLY | more)
+past_the_cache = pytest.mark.skipif(kernel_version() < LEAST_KERNEL, reason="all writes go through the page cache")
+
+
+def writing(name, _flags=0):
+    """An opener: for writing only, without O_TRUNC."""
+    return os.open(name, os.O_WRONLY)
 
 
 def resident(descriptor, size):
@@ -73,7 +76,7 @@ def resident(descriptor, size):
         return count
 
 
-@pytest.mark.skipif(kernel_version() < LEAST_KERNEL, reason="the kernel would not forget old pages")
+@past_the_cache
 def test_what_is_only_written_goes_past_the_page_cache(mnt):
     with open(mnt / "written", "wb", buffering=0) as file:
         file.write(LARGE)
@@ -84,6 +87,7 @@ def test_what_is_only_written_goes_past_the_page_cache(mnt):
         assert resident(file.fileno(), len(LARGE)) == len(LARGE) // mmap.PAGESIZE
 
 
+@past_the_cache
 def test_old_bytes_that_a_reader_brought_back_while_they_were_written_are_forgotten(place, log, tmp_path):
     arrived, go = tmp_path / "arrived", tmp_path / "go"
 
@@ -121,11 +125,11 @@ def test_a_mapping_sees_what_another_program_writes(mnt, first):
     path = mnt / "mapped"
     path.write_bytes(bytes(8192))
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(open(path, "wb", buffering=0, opener=opener(0))) if first == "writer" else None
+        writer = stack.enter_context(open(path, "wb", buffering=0, opener=writing)) if first == "writer" else None
         file = stack.enter_context(open(path, "r+b"))
         mapped = stack.enter_context(mmap.mmap(file.fileno(), 8192))
         assert mapped[:] == bytes(8192)
-        writer = writer or stack.enter_context(open(path, "wb", buffering=0, opener=opener(0)))
+        writer = writer or stack.enter_context(open(path, "wb", buffering=0, opener=writing))
         os.pwrite(writer.fileno(), b"new", 4000)
         assert mapped[4000:4003] == b"new"
         mapped[:3] = b"map"

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from store_clock import soon
 
-from artfs.errors import AccessDenied, BucketNotFound, Damaged, ObjectNotFound
+from artfs.errors import AccessDenied, BucketNotFound, Damaged, ObjectNotFound, StoreUnavailable
 from artfs.store import open_store
 from artfs.store.signed import SignedRanges, Unfit
 
@@ -92,7 +92,7 @@ def test_a_kept_connection_that_the_server_closed_is_no_failure(flaky_store, s3_
 def test_a_proxy_is_left_to_obstore(s3_store, room, monkeypatch, caplog):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
-    with caplog.at_level(logging.DEBUG, "artfs.store.remote"), pytest.raises(Exception, match="refused"):
+    with caplog.at_level(logging.DEBUG, "artfs.store.remote"), pytest.raises(StoreUnavailable, match="refused"):
         list(s3_store.stream("k", 0, 10, room, deadline=soon(0.2)))
     assert "not by a signed URL" in caplog.text
 

@@ -14,7 +14,7 @@ from artfs.names import CollectionName
 from artfs.versions.log import log_path
 from artfs.versions.publication import Publication
 from artfs.vfs import VersionTree, WouldBlock
-from artfs.vfs.tree import YEAR
+from artfs.vfs.tree import YEAR, Attributes, DirectoryEntry
 
 CONTENT = {
     "a.txt": b"first",
@@ -26,6 +26,11 @@ CONTENT = {
     "n" * 255: b"y",
 } | {f"many/{i:03}": b"%d" % i for i in range(300)}
 COLLECTION = CollectionName("acme", "vision", "mnist")
+
+
+def test_an_entry_is_a_name_and_attributes():
+    assert DirectoryEntry._fields == ("cookie", "name", *Attributes._fields)
+    assert DirectoryEntry._field_defaults == Attributes._field_defaults
 
 
 @pytest.fixture(scope="module")
