@@ -358,6 +358,27 @@ def test_without_resend_a_killed_worker_costs_its_requests_only(mounted, monkeyp
     assert (mount.path / "f").read_bytes() == b"x" * 5000
 
 
+def test_a_worker_that_is_told_twice_to_end_gives_its_threads_their_moment(mounted, monkeypatch):
+    """The kernel says that the mount has ended, and SIGTERM comes before the worker has begun to ignore it."""
+    real = signal.signal
+
+    def late(number, handler):
+        if (number, handler) == (signal.SIGTERM, signal.SIG_IGN) and not told:
+            told.append(os.getpid())
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(number, handler)
+
+    told = []
+    monkeypatch.setattr("artfs.fuse.direct.worker.signal.signal", late)
+    mount = mounted(BlockingTree({"stuck": b"s"}), "workers=1")
+    mount.log.expect("left alone")
+    with subprocess.Popen(["cat", mount.path / "stuck"], stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: mount.statistics()["fuse"]["waiting"], "it waits")
+        process.kill()
+    subprocess.run(["umount", mount.path], check=True)
+    mount.wait_for_end()
+
+
 # -- which engine -------------------------------------------------------------------------------------------------
 
 

@@ -137,11 +137,14 @@ def _serve(task: Task, tree: Tree) -> None:
         threading.Thread(target=control.hand_over, args=hand_over, name="control", daemon=True).start()
     gc.freeze()  # what is there now stays: collections need not look at it
     try:
-        _loop(task.device, dispatcher, waiting, slot.interrupted)
+        try:
+            _loop(task.device, dispatcher, waiting, slot.interrupted)
+        finally:
+            # The supervisor's comes right behind the kernel's word, and may come just here.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except _Terminated:
-        return
+        log.debug("told to end")
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor's, when the kernel's word has come first
         _drain(waiting)
 
 
