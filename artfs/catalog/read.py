@@ -17,7 +17,7 @@ from artfs.digests import md5_base64
 from artfs.errors import CorruptCatalog, LocalIOError, SchemaMismatch
 
 _MMAP = 2 << 30  # SQLite's own most; what lies beyond is read with pread(2)
-_PAGE = 128  # rows of a listing fetched at a time: a kernel's READDIRPLUS request takes 25 to 250
+_PAGE = 128  # rows of ``children`` fetched at a time
 
 
 class Node(NamedTuple):
@@ -72,9 +72,7 @@ _COLUMNS = "inode, parent, name, kind, mode, mtime, size, digest, pack, offset"
 _NODE = f"SELECT {_COLUMNS} FROM node WHERE inode=?"
 _LOOKUP = f"SELECT {_COLUMNS} FROM node WHERE parent=? AND name=?"
 _CHILDREN = f"SELECT {_COLUMNS} FROM node WHERE parent=? AND name>? ORDER BY name LIMIT {_PAGE}"
-_LISTING = (
-    f"SELECT inode, name, kind, mode, mtime, size FROM node WHERE parent=? AND name>? ORDER BY name LIMIT {_PAGE}"
-)
+_LISTING = "SELECT inode, name, kind, mode, mtime, size FROM node WHERE parent=? AND name>? ORDER BY name"
 _WALK = f"SELECT {_COLUMNS} FROM node WHERE inode>=? ORDER BY inode"
 _PACKS = "SELECT id, key, size, checksums FROM pack WHERE id>? ORDER BY id LIMIT 100"
 _REFERENCE = "SELECT uri, r.digest, size, extra FROM reference r JOIN node USING (inode) WHERE inode=?"
@@ -171,14 +169,9 @@ class Catalog:
             name = page[-1][2]
 
     def listing(self, parent: int, after: int = 0) -> Iterator[Listed]:
-        """``children``, but of each only what a listing shows."""
+        """``children``, but of each only what a listing shows, and no row read that is not taken."""
         previous = self.node(after) if after else None
-        name = previous.name if previous is not None else ""
-        while page := self._all(_LISTING, (parent, name)):
-            yield from page
-            if len(page) < _PAGE:
-                return
-            name = page[-1][1]
+        return self._rows(_LISTING, (parent, previous.name if previous is not None else ""))
 
     def slices(self, node: Node, begin: int, end: int) -> list[Slice]:
         """The slices that hold the bytes ``begin`` to ``end`` of a file, whole: first and last may reach beyond."""
@@ -224,7 +217,7 @@ class Catalog:
             yield self._entry(top, path, packs)
             return
         stack = [(top.inode, f"{path}/" if path else "")]
-        for node in self._walk(top.inode + 1):
+        for node in map(Node._make, self._rows(_WALK, (top.inode + 1,))):
             while stack and stack[-1][0] != node.parent:
                 stack.pop()
             if not stack:
@@ -269,11 +262,10 @@ class Catalog:
         digest = md5_base64(node.digest or b"")
         return Entry(*common, size=node.size or 0, digest=digest, extents=extents, reference=reference)
 
-    def _walk(self, first: int) -> Iterator[Node]:
+    def _rows(self, query: str, values: tuple[object, ...]) -> Iterator[Any]:
         connection = self._take()
         try:
-            for row in connection.execute(_WALK, (first,)):
-                yield Node._make(row)
+            yield from connection.execute(query, values)
         except sqlite3.DatabaseError as error:
             raise self._mapped(error) from error
         finally:

@@ -24,6 +24,8 @@ _SHOWN: Final[Mapping[int, Kind]] = {
     Kind.REFERENCE: Kind.FILE,
 }
 """By the catalog's number; a dictionary, because calling the enum takes 0.5 us."""
+_new: Final = tuple.__new__
+"""Of a named tuple, for a listing of a million: ``_make`` without its check, in half the time."""
 
 
 class VersionTree:
@@ -64,12 +66,13 @@ class VersionTree:
 
     def list(self, inode: int, cookie: int, deadline: float | None) -> Iterator[DirectoryEntry]:  # noqa: ARG002 - Tree
         """The entries of a directory by name; a cookie is the inode of the entry before."""
-        base, shown, make = self._base, _SHOWN, DirectoryEntry._make
+        base, shown = self._base, _SHOWN
         for child, name, kind, mode, mtime_ns, size in self._catalog.listing(inode - base, cookie):
             if size is None:  # a reference: what its remote said may be known by now
                 yield DirectoryEntry(child, name, *self._attributes(self._node(base + child)))
             else:
-                yield make((child, name, base + child, shown[kind], mode, size, mtime_ns, 1, YEAR, YEAR))
+                fields = child, name, base + child, shown[kind], mode, size, mtime_ns, 1, YEAR, YEAR
+                yield _new(DirectoryEntry, fields)
 
     def readlink(self, inode: int, deadline: float | None) -> str:  # noqa: ARG002 - Tree
         """The target of a symlink."""

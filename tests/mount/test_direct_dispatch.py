@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_tree import MTIME, BlockingTree, HugeTree, MemoryTree
 
-from artfs.errors import DeadlineExceeded
+from artfs.catalog import Kind
+from artfs.errors import DeadlineExceeded, NotFound
 from artfs.fuse import MountOptions
 from artfs.fuse.direct import protocol
-from artfs.fuse.direct.board import UNIQUE, Board
+from artfs.fuse.direct.ahead import Ahead
+from artfs.fuse.direct.board import LISTED, UNIQUE, Board
 from artfs.fuse.direct.dispatch import Deferred, Dispatcher, Interrupt
 from artfs.fuse.direct.protocol import ATTR_OUT, DIRENTPLUS, ENTRY_OUT, GETXATTR_IN, IN_HEADER, READ_IN, Opcode
+from artfs.vfs.tree import Attributes, DirectoryEntry
 
 CONTENT = {"f": b"content", "d/g": b"", "l": "f", "big": bytes(range(256)) * 1000}
 
@@ -26,7 +29,7 @@ def board():
 
 
 def dispatcher(board, tree, **options):
-    return Dispatcher(tree, MountOptions(**options), board.slots[0], board.statistics, board.is_news)
+    return Dispatcher(tree, MountOptions(**options), board.slots[0], board.statistics, board.is_news, Ahead(1), 0)
 
 
 @pytest.fixture
@@ -107,20 +110,85 @@ def test_listings_of_what_changes_are_not_kept(board):
     assert protocol.OPEN_OUT.unpack(ask(dispatch, Opcode.OPENDIR, 3, bytes(8)))[1] == 1 << 3 | 1 << 1
 
 
-@pytest.mark.parametrize("size", [200, 4096, 1 << 20])
-def test_a_listing_in_pieces_is_whole(board, size):
-    dispatch = dispatcher(board, HugeTree(1000))
+def listed(dispatch, inode, size, *, making=False):
+    """Names in a directory, page after page; ``making``: with a moment for the next one after each."""
     names, cookie = [], 0
-    while content := ask(dispatch, Opcode.READDIRPLUS, 1, reading(cookie, size)):
+    while content := ask(dispatch, Opcode.READDIRPLUS, inode, reading(cookie, size)):
         assert len(content) <= size
         while content:
             entry = DIRENTPLUS.unpack_from(content)
             cookie, length, kind = entry[-3:]
             assert entry[0] == entry[6] == entry[-4]
-            assert kind == 8  # DT_REG
+            assert kind == entry[15] >> 12
             names.append(content[DIRENTPLUS.size : DIRENTPLUS.size + length].decode())
             content = content[-(-(DIRENTPLUS.size + length) // 8) * 8 :]
-    assert names == [f"{number:06d}" for number in range(1000)]
+        if making:
+            dispatch.list_ahead()
+    return names
+
+
+@pytest.mark.parametrize("making", [False, True])
+@pytest.mark.parametrize("size", [200, 4096, 1 << 20])
+def test_a_listing_in_pieces_is_whole(board, size, making):
+    dispatch = dispatcher(board, HugeTree(1000))
+    before = board.slots[0].words[LISTED]
+    assert listed(dispatch, 1, size, making=making) == [f"{number:06d}" for number in range(1000)]
+    assert (board.slots[0].words[LISTED] > before) is making
+
+
+def test_a_walk_finds_the_next_directory_made(board):
+    """Directories whose listings end where the next directory begins: what find goes through."""
+    dispatch = dispatcher(board, Walked({}))
+    before = board.slots[0].words[LISTED]
+    assert listed(dispatch, 2, 4096, making=True) == ["a", "b"]
+    assert listed(dispatch, 5, 4096, making=True) == ["a", "b"]
+    assert board.slots[0].words[LISTED] == before + 1
+    assert board.slots[0].words[UNIQUE] == 0
+
+
+class Walked(MemoryTree):
+    """In path order, as a version is: 1 the root, 2 ``d`` with 3 and 4, 5 ``e`` with 6 and 7."""
+
+    def attributes(self, inode, deadline):
+        if inode not in {1, 2, 5}:
+            raise NotFound(what="inode", name=inode)
+        return Attributes(inode, Kind.DIRECTORY, 0o755, 0, 0)
+
+    def list(self, inode, cookie, deadline):
+        for child, name in ((inode + 1, "a"), (inode + 2, "b")):
+            if child > cookie:
+                yield DirectoryEntry(child, name, child, Kind.FILE, 0o644, 1, 0)
+
+
+def test_nothing_is_made_ahead_of_what_changes(board):
+    class Changing(HugeTree):
+        def attributes(self, inode, deadline):
+            return super().attributes(inode, deadline)._replace(lifetime=5.0)
+
+    before = board.slots[0].words[LISTED]
+    assert len(listed(dispatcher(board, Changing(100)), 1, 4096, making=True)) == 100
+    assert board.slots[0].words[LISTED] == before
+
+
+def test_a_page_that_cannot_be_made_ahead_is_made_for_who_asks(board, caplog):
+    class Failing(HugeTree):
+        failing = False
+
+        def list(self, inode, cookie, deadline):
+            if self.failing:
+                raise OSError(errno.EIO, "no")
+            return super().list(inode, cookie, deadline)
+
+    tree = Failing(100)
+    dispatch = dispatcher(board, tree)
+    first = ask(dispatch, Opcode.READDIRPLUS, 1, reading(0, 4096))
+    cookie = DIRENTPLUS.unpack_from(first, (len(first) // 160 - 1) * 160)[-3]
+    tree.failing = True
+    dispatch.list_ahead()
+    assert dispatch.upcoming is None
+    tree.failing = False
+    assert ask(dispatch, Opcode.READDIRPLUS, 1, reading(cookie, 4096))
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
 
 
 def test_extended_attributes_have_the_sizes_of_the_system_call(dispatch):

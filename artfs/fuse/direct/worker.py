@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import pickle
+import select
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ import attrs
 
 from artfs.errors import ArtfsError, MountFailed
 from artfs.fuse.direct import control
+from artfs.fuse.direct.ahead import Ahead
 from artfs.fuse.direct.board import PID, STARTS, Board
 from artfs.fuse.direct.device import reply
 from artfs.fuse.direct.dispatch import Deferred, Dispatcher, Interrupt
@@ -59,6 +61,7 @@ class Task:
     options: MountOptions
     runtime_dir: Path
     board: Board
+    ahead: Ahead
     index: int
     device: int
     closing: float
@@ -126,7 +129,7 @@ def _serve(task: Task, tree: Tree) -> None:
     slot = task.board.slots[task.index]
     slot.words[PID] = os.getpid()
     slot.words[STARTS] += 1
-    dispatcher = Dispatcher(tree, task.options, slot, task.board.statistics, task.board.is_news)
+    dispatcher = Dispatcher(tree, task.options, slot, task.board.statistics, task.board.is_news, task.ahead, task.index)
     waiting = Waiting(task.device, dispatcher, task.board, slot, task.options.wait)
     try:
         listener = control.listen(task.runtime_dir, task.mountpoint, task.index)
@@ -154,6 +157,8 @@ def _loop(device: int, dispatcher: Dispatcher, waiting: Waiting, interrupted: Ca
     buffers = [buffer]
     view = memoryview(buffer)
     answer, read = dispatcher.answer, os.readv
+    requests = select.poll()
+    requests.register(device, select.POLLIN)
     while True:
         try:
             length = read(device, buffers)
@@ -166,6 +171,8 @@ def _loop(device: int, dispatcher: Dispatcher, waiting: Waiting, interrupted: Ca
         answered = answer(view[:length])
         if type(answered) is tuple:
             reply(device, answered)
+            if dispatcher.upcoming is not None and not requests.poll(0):
+                dispatcher.list_ahead()
         elif isinstance(answered, Deferred):
             waiting.add(answered)
         elif isinstance(answered, Interrupt):
