@@ -56,7 +56,8 @@ _COLUMNS: Final = (
 _INSERT: Final = f"INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
 _BELOW: Final = "path > ?1 || '/' AND path < ?1 || '0'"  # '0' follows '/' in ASCII
 _IS_DIRECTORY: Final = f"""
-SELECT 1 FROM entry WHERE {_BELOW} UNION ALL SELECT 1 FROM directory WHERE path = ?1 LIMIT 1
+SELECT 1 FROM entry WHERE {_BELOW}
+UNION ALL SELECT 1 FROM directory WHERE path = ?1 UNION ALL SELECT 1 FROM directory WHERE {_BELOW} LIMIT 1
 """
 # A directory that holds something sorts as if a slash followed its name: that is where its paths sort.
 _DIRECTORIES: Final = """
@@ -163,14 +164,18 @@ class Draft:
         self.name = name
         self._lock = threading.RLock()
         # A file that SQLite deletes itself. One transaction that is never committed: there is nothing to recover.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-16000; BEGIN; {_TABLES}")
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-16000; BEGIN; {_TABLES}")
         self._serial = 0
+        # What comes in path order, as from a loop over sorted files, meets nothing that is here: it needs no query, and
+        # a page of it is one statement (100,000 references: 3 s instead of 6).
+        self._greatest = ""  # no path in the tables, or on its way there, is greater
+        self._added: list[Row] = []  # not in the table yet
         self._clear_of_files = ""  # a directory no part of whose path is a file
 
     def close(self) -> None:
         """Give up the file."""
-        self._database.close()
+        self._connection.close()
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -181,9 +186,10 @@ class Draft:
         path would be both a file and a directory.
         """
         with self._lock:
+            if row.path > self._greatest:
+                return self._append(row)
             self._check_shape(row.path)
-            self._serial += 1
-            row = row._replace(serial=self._serial)
+            row = self._numbered(row)
             if self._database.execute(f"INSERT OR IGNORE {_INSERT}", row).rowcount:
                 return row
             old = self.get(row.path)
@@ -192,6 +198,32 @@ class Draft:
                 raise PathConflict(f"Cannot add the same path twice: {row.path!r}; overwrite=True replaces it")
             self._database.execute(f"INSERT OR REPLACE {_INSERT}", row)
             return row
+
+    def _append(self, row: Row) -> Row:
+        """Take in what sorts behind everything else: neither is it there, nor is anything below it."""
+        self._check_ancestors(row.path)
+        row = self._numbered(row)
+        self._greatest = row.path
+        self._added.append(row)
+        if len(self._added) >= _PAGE:
+            self._store_added()
+        return row
+
+    def _numbered(self, row: Row) -> Row:
+        self._serial += 1
+        return row._replace(serial=self._serial)
+
+    def _store_added(self) -> None:
+        rows, self._added = self._added, []
+        self._connection.executemany(f"INSERT {_INSERT}", rows)
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        """With everything that was added in it."""
+        with self._lock:
+            if self._added:
+                self._store_added()
+            return self._connection
 
     def add_tree(self, files: Iterable[SourceFile], *, overwrite: bool = False) -> None:
         """Take in what ``scan`` found; raises what ``add`` and hashing raise."""
@@ -214,6 +246,7 @@ class Draft:
                 raise PathConflict(path=path, a="a file", b="a directory")
             self._check_ancestors(f"{path}/")
             self._database.execute("INSERT OR REPLACE INTO directory VALUES (?, ?, ?)", (path, mode, mtime_ns))
+            self._greatest = max(self._greatest, path)
 
     def merge(self, catalog: Catalog, *, inherited: bool = False) -> None:
         """Take in all of a version, less the paths that are here already.
@@ -234,6 +267,7 @@ class Draft:
                     f"INSERT OR IGNORE {_INSERT}",
                     (entry_row(entry, inherited=inherited) for entry in page if entry.kind is not Kind.DIRECTORY),
                 )
+                self._greatest = max(self._greatest, *(entry.path for entry in page))
 
     def remove(self, path: str) -> None:
         """Remove an entry, or everything in a directory; raises EntryNotFound."""

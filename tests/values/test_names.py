@@ -98,6 +98,17 @@ def test_paths_refused(path):
         check_path(path)
 
 
+@given(st.text("ab_./- :\n\u00e9", max_size=12) | st.integers(250, 260).map(lambda length: "a" * length))
+def test_a_path_is_refused_or_normal_however_plain_it_looks(path):
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    bad = path.startswith("/") or not parts or ".." in parts or "\n" in path or (path[1:3] == ":/" and path[0] in "ab")
+    if bad or any(len(part.encode()) > 255 for part in parts):
+        with pytest.raises(InvalidPath):
+            check_path(path)
+    else:
+        assert check_path(path) == "/".join(parts)
+
+
 @given(st.text(max_size=300))
 def test_whatever_is_accepted_is_safe_to_create(path):
     try:
