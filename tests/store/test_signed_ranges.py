@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
+import struct
 import threading
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -179,3 +181,34 @@ def test_a_certificate_that_is_not_trusted_is_left_to_obstore(tls, room):
     ranges, _ = tls
     with pytest.raises(Unfit):
         list(ranges.stream("k", 0, 5, room, 5.0))
+
+
+class BreakingHandler(RangeHandler):
+    """Fails, and hangs up in the middle of saying why: in order, or without a word (RST)."""
+
+    reset = False
+
+    def do_GET(self):
+        self.send_response(503)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"<Error><Code>SlowDown</Code>")
+        self.wfile.flush()
+        if self.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_failure_whose_reason_breaks_off_is_a_failure_of_the_store(room, monkeypatch, reset):
+    monkeypatch.setattr(BreakingHandler, "reset", reset)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BreakingHandler) as server:
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # it cannot flush what it has closed
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        ranges = SignedRanges("s3://bucket", lambda key: f"{url}/{key}?x=1", silence=5.0)
+        with pytest.raises(StoreUnavailable, match=r"SlowDown|connection|reset|503"):
+            list(ranges.stream("k", 0, 5, room, 5.0))
+        server.shutdown()
