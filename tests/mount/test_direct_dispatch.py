@@ -160,6 +160,19 @@ class Walked(MemoryTree):
                 yield DirectoryEntry(child, name, child, Kind.FILE, 0o644, 1, 0)
 
 
+def test_who_hangs_while_making_a_page_is_seen(board):
+    seen = []
+
+    class Watched(HugeTree):
+        def list(self, inode, cookie, deadline):
+            seen.append(board.slots[0].words[UNIQUE])
+            return super().list(inode, cookie, deadline)
+
+    listed(dispatcher(board, Watched(100)), 1, 4096, making=True)
+    assert {unique & 1 for unique in seen} == {0, 1}
+    assert board.slots[0].words[UNIQUE] == 0
+
+
 def test_nothing_is_made_ahead_of_what_changes(board):
     class Changing(HugeTree):
         def attributes(self, inode, deadline):

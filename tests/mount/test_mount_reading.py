@@ -157,6 +157,9 @@ def test_missing_and_impossible_names(mount):
 def test_a_directory_of_100_000_entries_is_listed_whole(mounted):
     mount = mounted(HugeTree(100_000))
     assert sorted(os.listdir(mount.path)) == [f"{number:06d}" for number in range(100_000)]
+    statistics = mount.statistics()
+    if statistics["engine"] == "direct":
+        assert statistics["fuse"]["listed_ahead"] > 0
 
 
 def test_a_listing_goes_on_where_it_was_left(mounted):

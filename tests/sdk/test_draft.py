@@ -1,7 +1,9 @@
 """A draft against a dictionary: whatever order entries come in, and whatever is looked at between."""
 
 import contextlib
+import sqlite3
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,5 +86,19 @@ def test_a_draft_holds_what_was_added(steps, in_order):
             else:
                 assert outcome(draft.remove, arguments[0]) == expected
         assert [(row.path, row.digest) for row in draft.rows()] == sorted(model.entries.items())
+    finally:
+        draft.close()
+
+
+def test_a_draft_that_met_a_full_disk_is_never_taken_for_whole():
+    draft = Draft("test")
+    try:
+        (pages,) = draft._connection.execute("PRAGMA page_count").fetchone()
+        draft._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
+        for number in range(500):
+            draft.add(Row(f"{number:04}", Kind.REFERENCE, digest="x", ref="x://" + "y" * 100))
+        for look in (draft.count, draft.digest, lambda: list(draft.rows())):
+            with pytest.raises(sqlite3.DatabaseError, match=r"full|malformed"):
+                look()
     finally:
         draft.close()
