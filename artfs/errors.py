@@ -57,6 +57,12 @@ class InvalidPath(InvalidInput):
     template = "invalid path {path!r} inside an artifact: {why}"
 
 
+class InvalidPattern(InvalidInput):
+    """A pattern of what to leave out that means nothing in .gitignore's syntax."""
+
+    template = "invalid pattern {pattern!r}: it means nothing as a line of .gitignore"
+
+
 class PathConflict(InvalidInput):
     """One path would be both a file and a directory, or two different files."""
 

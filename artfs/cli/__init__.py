@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import logging
 import os
@@ -41,6 +43,10 @@ COMMANDS: Final = {
     "doctor": "Check that everything artfs needs is there",
 }
 """Every command with what ``artfs --help`` says of it; each is ``artfs.cli.<name>:command``."""
+
+
+_COLLECT_EVERY: Final = 10_000
+"""New objects, of those that may refer to others, after which Python looks for garbage among them."""
 
 
 class _Commands(click.Group):
@@ -123,4 +129,8 @@ def fail(sentence: str, exit_code: int) -> NoReturn:
 
 def main() -> NoReturn:
     """Entry point of ``artfs``."""
+    # A command makes some 100,000 objects, most of them by importing SQLAlchemy, and they stay. Looking for garbage
+    # among them at every 700th, and among all of them at the end, takes a third of the 0.7 CPU seconds of `artfs ls`.
+    gc.set_threshold(_COLLECT_EVERY)
+    atexit.register(gc.freeze)
     run(program, prog_name="artfs")

@@ -19,7 +19,7 @@ _LONGEST_TTL: Final = 36500
 @click.command()
 @click.argument("path", type=click.Path())
 @click.argument("name")
-@click.option("-t", "--type", "type_", required=True, help="Type of the collection, such as dataset or model.")
+@click.option("-t", "--type", "type_", help="Type of the collection, such as dataset or model: for its first version.")
 @click.option("-a", "--alias", "aliases", multiple=True, help="Alias of the new version, beside latest.")
 @click.option("--tag", "tags", multiple=True, help="Tag of the new version.")
 @click.option("--description", help="Free text, markdown.")
@@ -37,7 +37,7 @@ _LONGEST_TTL: Final = 36500
 def command(
     path: str,
     name: str,
-    type_: str,
+    type_: str | None,
     aliases: tuple[str, ...],
     tags: tuple[str, ...],
     description: str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 import resource
@@ -181,12 +182,11 @@ def load_code(settings: Settings) -> None:
 
     boto3 alone takes 0.2 CPU seconds, in each worker and while the first reader waits.
     """
-    import artfs.versions.repository
-    import artfs.vfs
-
+    modules = ["artfs.vfs", "cattrs.preconf.json", "zstandard"]
     if settings.store_url.startswith("s3:"):
-        import artfs.store.aws
-        import artfs.store.remote  # noqa: F401
+        modules += ["artfs.store.aws", "artfs.store.remote"]
+    for module in modules:
+        importlib.import_module(module)
 
 
 def raise_descriptor_limit() -> None:

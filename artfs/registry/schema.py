@@ -61,6 +61,12 @@ def _now_postgresql(_element: Now, _compiler: SQLCompiler, **_options: object) -
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
 
+def _partial_index(name: str, column: str, condition: str) -> Index:
+    # Partial on PostgreSQL too, which the revision that makes it says: said here, SQLAlchemy would load that dialect
+    # into every process (0.1 of the 0.8 s of `artfs ls`).
+    return Index(name, column, sqlite_where=text(condition))
+
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -176,12 +182,7 @@ version = Table(
     CheckConstraint("state = 'PENDING' OR digest IS NOT NULL", name="content"),
     Index(None, "collection_id", "digest"),
     Index(None, "catalog_key"),
-    Index(
-        "ix_version_pending",
-        "renewed_at",
-        sqlite_where=text("state = 'PENDING'"),
-        postgresql_where=text("state = 'PENDING'"),
-    ),
+    _partial_index("ix_version_pending", "renewed_at", "state = 'PENDING'"),
 )
 
 # A version in a collection: in its own sequence from commit on, and in each portfolio it is linked to.
@@ -241,12 +242,7 @@ pack = Table(
     Column("registered_at", Double, nullable=False),
     # When garbage collection found it unreferenced. It is never used again, and deleted a grace period later.
     Column("condemned_at", Double),
-    Index(
-        "ix_pack_condemned",
-        "condemned_at",
-        sqlite_where=text("condemned_at IS NOT NULL"),
-        postgresql_where=text("condemned_at IS NOT NULL"),
-    ),
+    _partial_index("ix_pack_condemned", "condemned_at", "condemned_at IS NOT NULL"),
     sqlite_autoincrement=True,
 )
 

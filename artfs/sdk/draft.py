@@ -8,6 +8,7 @@ without its times telling.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -22,13 +23,16 @@ from typing import Any, Final, NamedTuple
 
 from artfs.catalog import Catalog, Entry, Extent, Kind, Reference
 from artfs.digests import ManifestDigest, md5_base64
-from artfs.errors import EntryNotFound, PathConflict, SourceChanged, SourceUnreadable
+from artfs.errors import DiskFull, EntryNotFound, LocalIOError, PathConflict, SourceChanged, SourceUnreadable
 from artfs.versions.scan import SourceFile
 
 _SETTLED_NS: Final = 1_000_000_000
 _THREADS: Final = 4
 _PAGE: Final = 1000
 """Rows read at a time: between two pages the draft may change."""
+
+_TEMPORARY: Final = "the directory for temporary files"
+"""TMPDIR or /var/tmp: SQLite chooses."""
 
 _TABLES: Final = """
 CREATE TABLE entry (
@@ -172,6 +176,7 @@ class Draft:
         self._greatest = ""  # no path in the tables, or on its way there, is greater
         self._added: list[Row] = []  # not in the table yet
         self._clear_of_files = ""  # a directory no part of whose path is a file
+        self._fault: DiskFull | LocalIOError | None = None  # what befell the file
 
     def close(self) -> None:
         """Give up the file."""
@@ -188,15 +193,16 @@ class Draft:
         with self._lock:
             if row.path > self._greatest:
                 return self._append(row)
+        with self._open() as database:
             self._check_shape(row.path)
             row = self._numbered(row)
-            if self._database.execute(f"INSERT OR IGNORE {_INSERT}", row).rowcount:
+            if database.execute(f"INSERT OR IGNORE {_INSERT}", row).rowcount:
                 return row
             old = self.get(row.path)
             assert old is not None
             if not overwrite and not _same(old, row) and self.digest_of(old) != self.digest_of(row):
                 raise PathConflict(f"Cannot add the same path twice: {row.path!r}; overwrite=True replaces it")
-            self._database.execute(f"INSERT OR REPLACE {_INSERT}", row)
+            database.execute(f"INSERT OR REPLACE {_INSERT}", row)
             return row
 
     def _append(self, row: Row) -> Row:
@@ -206,24 +212,32 @@ class Draft:
         self._greatest = row.path
         self._added.append(row)
         if len(self._added) >= _PAGE:
-            self._store_added()
+            with self._open():
+                pass
         return row
 
     def _numbered(self, row: Row) -> Row:
         self._serial += 1
         return row._replace(serial=self._serial)
 
-    def _store_added(self) -> None:
-        self._connection.executemany(f"INSERT {_INSERT}", self._added)
-        self._added = []  # only now: where the disk is full, nobody may take the draft for whole
-
-    @property
-    def _database(self) -> sqlite3.Connection:
-        """With everything that was added in it."""
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The database, with everything that was added in it; raises DiskFull, LocalIOError, then and ever after."""
         with self._lock:
-            if self._added:
-                self._store_added()
-            return self._connection
+            if self._fault is not None:
+                raise self._fault
+            try:
+                if self._added:
+                    self._connection.executemany(f"INSERT {_INSERT}", self._added)
+                    self._added = []
+                yield self._connection
+            except sqlite3.Error as error:
+                # Without a journal the file is no longer whole, and nobody may take it for that.
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                    self._fault = DiskFull(where=_TEMPORARY, why="the list of what the artifact holds does not fit")
+                else:
+                    self._fault = LocalIOError(path=_TEMPORARY, why=error)
+                raise self._fault from error
 
     def add_tree(self, files: Iterable[SourceFile], *, overwrite: bool = False) -> None:
         """Take in what ``scan`` found; raises what ``add`` and hashing raise."""
@@ -241,11 +255,11 @@ class Draft:
 
     def add_directory(self, path: str, mode: int, mtime_ns: int) -> None:
         """Keep a directory, were it empty; raises PathConflict."""
-        with self._lock:
+        with self._open() as database:
             if self.get(path) is not None:
                 raise PathConflict(path=path, a="a file", b="a directory")
             self._check_ancestors(f"{path}/")
-            self._database.execute("INSERT OR REPLACE INTO directory VALUES (?, ?, ?)", (path, mode, mtime_ns))
+            database.execute("INSERT OR REPLACE INTO directory VALUES (?, ?, ?)", (path, mode, mtime_ns))
             self._greatest = max(self._greatest, path)
 
     def merge(self, catalog: Catalog, *, inherited: bool = False) -> None:
@@ -253,17 +267,17 @@ class Draft:
 
         What is ``inherited`` takes the place of what was inherited before.
         """
-        with self._lock:
+        with self._open() as database:
             if inherited:
-                self._database.execute("DELETE FROM entry WHERE inherited")
+                database.execute("DELETE FROM entry WHERE inherited")
             self._clear_of_files = ""
             entries = catalog.entries()
             while page := list(itertools.islice(entries, _PAGE)):
-                self._database.executemany(
+                database.executemany(
                     "INSERT OR IGNORE INTO directory VALUES (?, ?, ?)",
                     ((entry.path, entry.mode, entry.mtime_ns) for entry in page if entry.kind is Kind.DIRECTORY),
                 )
-                self._database.executemany(
+                database.executemany(
                     f"INSERT OR IGNORE {_INSERT}",
                     (entry_row(entry, inherited=inherited) for entry in page if entry.kind is not Kind.DIRECTORY),
                 )
@@ -271,20 +285,18 @@ class Draft:
 
     def remove(self, path: str) -> None:
         """Remove an entry, or everything in a directory; raises EntryNotFound."""
-        with self._lock:
-            gone = self._database.execute("DELETE FROM entry WHERE path = ?", (path,)).rowcount
+        with self._open() as database:
+            gone = database.execute("DELETE FROM entry WHERE path = ?", (path,)).rowcount
             if not gone:
-                gone = self._database.execute(f"DELETE FROM entry WHERE {_BELOW}", (path,)).rowcount
-                gone += self._database.execute(f"DELETE FROM directory WHERE path = ?1 OR {_BELOW}", (path,)).rowcount
+                gone = database.execute(f"DELETE FROM entry WHERE {_BELOW}", (path,)).rowcount
+                gone += database.execute(f"DELETE FROM directory WHERE path = ?1 OR {_BELOW}", (path,)).rowcount
             if not gone:
                 raise EntryNotFound(f"No such file or directory: {path!r} is not in {self.name}")
 
     def resolve(self, scheme: str, find: Callable[[Row], Row]) -> None:
         """Replace every reference of a scheme by what ``find`` says it is."""
-        with self._lock:
-            found = self._database.execute(
-                f"SELECT {_COLUMNS} FROM entry WHERE ref LIKE ? || '://%'", (scheme,)
-            ).fetchall()
+        with self._open() as database:
+            found = database.execute(f"SELECT {_COLUMNS} FROM entry WHERE ref LIKE ? || '://%'", (scheme,)).fetchall()
             for row in map(Row._make, found):
                 self.add(find(row), overwrite=True)
 
@@ -292,8 +304,8 @@ class Draft:
 
     def get(self, path: str) -> Row | None:
         """The row of a path."""
-        with self._lock:
-            found = self._database.execute(f"SELECT {_COLUMNS} FROM entry WHERE path = ?", (path,)).fetchone()
+        with self._open() as database:
+            found = database.execute(f"SELECT {_COLUMNS} FROM entry WHERE path = ?", (path,)).fetchone()
         return None if found is None else Row._make(found)
 
     def rows(self, directory: str = "") -> Iterator[Row]:
@@ -306,10 +318,10 @@ class Draft:
 
     def local(self, source: str) -> str | None:
         """The path that a file of this machine was last added under."""
-        with self._lock:
-            self._database.execute("CREATE INDEX IF NOT EXISTS entry_source ON entry (source, serial)")
+        with self._open() as database:
+            database.execute("CREATE INDEX IF NOT EXISTS entry_source ON entry (source, serial)")
             key = (os.fsencode(os.path.abspath(source)),)
-            found = self._database.execute(
+            found = database.execute(
                 "SELECT path FROM entry WHERE source = ? ORDER BY serial DESC LIMIT 1", key
             ).fetchone()
         return None if found is None else str(found[0])
@@ -326,8 +338,8 @@ class Draft:
         """The digest of an entry, hashing its file if need be."""
         if row.digest is None and row.source is not None:
             digest = hash_file(row.file())
-            with self._lock:
-                self._database.execute(
+            with self._open() as database:
+                database.execute(
                     "UPDATE entry SET digest = ? WHERE path = ? AND serial = ?", (digest, row.path, row.serial)
                 )
             return digest
@@ -345,21 +357,20 @@ class Draft:
 
     def items(self) -> Iterator[tuple[SourceFile | Entry, str | None]]:
         """Everything in the order of a catalog, as ``ingest`` takes it, with the digest that a file must have."""
-        directories = (
-            (key, (Entry(path, Kind.DIRECTORY, mode, mtime), None))
-            for path, mode, mtime, key in self._database.execute(_DIRECTORIES)
-        )
+        with self._open() as database:
+            found = database.execute(_DIRECTORIES)
+        directories = ((key, (Entry(path, Kind.DIRECTORY, mode, mtime), None)) for path, mode, mtime, key in found)
         rows = ((row.path, _item(row)) for row in self.rows())
         for _, item in heapq.merge(directories, rows, key=lambda keyed: keyed[0]):
             yield item
 
     def _all(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._database.execute(query, values).fetchall()
+        with self._open() as database:
+            return database.execute(query, values).fetchall()
 
     def _check_shape(self, path: str) -> None:
         """Whether a new entry would be both a file and a directory."""
-        if self._database.execute(_IS_DIRECTORY, (path,)).fetchone():
+        if self._all(_IS_DIRECTORY, (path,)):
             raise PathConflict(path=path, a="a file", b="a directory")
         self._check_ancestors(path)
         if f"{self._clear_of_files}/".startswith(f"{path}/"):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from artfs.errors import InvalidMetadata, PacksCondemned, SourceUnreadable
+from artfs.errors import InvalidMetadata, PacksCondemned, SourceUnreadable, TypeRequired, VersionNotFound
 from artfs.names import CollectionName, check_alias, check_tag, check_type
 from artfs.registry import INHERIT, Ttl
 from artfs.versions.ingest import Progress, ingest
@@ -48,7 +48,7 @@ def log_path(
     repository: Repository,
     source: str | os.PathLike[str],
     collection: CollectionName,
-    type_: str,
+    type_: str | None,
     *,
     labels: Labels = Labels(),
     symlinks: Symlinks = Symlinks.KEEP,
@@ -57,11 +57,12 @@ def log_path(
 ) -> Published:
     """Log everything in ``source`` as the next version of ``collection``.
 
-    Content that a version of the collection has already makes no new version: its aliases move there. Raises
-    TypeMismatch, SourceUnreadable, SourceChanged, InvalidPath, and what the store and the registry raise; then nothing
-    is visible, and what reached the store is found by the next try.
+    Content that a version of the collection has already makes no new version: its aliases move there. No ``type_``:
+    that of the collection. Raises TypeRequired where there is none yet, TypeMismatch, SourceUnreadable, SourceChanged,
+    InvalidPath, InvalidPattern, and what the store and the registry raise; then nothing is visible, and what reached
+    the store is found by the next try.
     """
-    check_type(type_)
+    type_ = _type_of(repository, collection) if type_ is None else check_type(type_)
     for _ in range(_RETRIES):
         try:
             return _log_once(repository, source, collection, type_, labels, symlinks, exclude, progress)
@@ -69,6 +70,13 @@ def log_path(
             # The version was abandoned, as after hours of sleep, and garbage collection took what it had claimed.
             log.info("%s", error)
     return _log_once(repository, source, collection, type_, labels, symlinks, exclude, progress)
+
+
+def _type_of(repository: Repository, collection: CollectionName) -> str:
+    try:
+        return repository.registry.collection(collection).type
+    except VersionNotFound as error:
+        raise TypeRequired(collection=collection) from error
 
 
 def _log_once(

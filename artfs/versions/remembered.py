@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
-from cattrs.errors import BaseValidationError
-from cattrs.preconf.json import make_converter
 
 from artfs.names import VersionName
 from artfs.registry import VersionRow
 from artfs.versions.hashes import discard_if_corrupt
 
+if TYPE_CHECKING:
+    from cattrs.preconf.json import JsonConverter
+
 log = logging.getLogger(__name__)
 
-_converter = make_converter()
 _LIMIT = 10_000
 """Names kept; the oldest go first."""
+
+
+@functools.cache
+def _converter() -> JsonConverter:
+    from cattrs.preconf.json import make_converter  # only where a version is looked at or remembered
+
+    return make_converter()
 
 
 @attrs.frozen
@@ -44,7 +53,7 @@ class RememberedNames:
 
     def put(self, name: VersionName, version: VersionRow) -> None:
         """Remember an answer of the registry."""
-        text = _converter.dumps(version)
+        text = _converter().dumps(version)
         try:
             with self._open() as database:
                 database.execute("INSERT OR REPLACE INTO name VALUES (?, ?, ?)", (self._key(name), text, time.time()))
@@ -58,10 +67,12 @@ class RememberedNames:
 
     def get(self, name: VersionName) -> Remembered | None:
         """The last answer for a name, if there was one."""
+        from cattrs.errors import BaseValidationError
+
         try:
             with self._open() as database:
                 row = database.execute("SELECT version, at FROM name WHERE name=?", (self._key(name),)).fetchone()
-            return Remembered(_converter.loads(row[0], VersionRow), time.time() - row[1]) if row else None
+            return Remembered(_converter().loads(row[0], VersionRow), time.time() - row[1]) if row else None
         except (sqlite3.Error, OSError, ValueError, BaseValidationError) as error:
             log.warning("cannot look up what %s was when it was last resolved: %s", name, error)
             return None
@@ -84,5 +95,5 @@ class RememberedNames:
 
 def version_as_json(version: VersionRow) -> dict[str, object]:
     """Everything the registry knows of a version, JSON-ready."""
-    unstructured: dict[str, object] = _converter.unstructure(version)
+    unstructured: dict[str, object] = _converter().unstructure(version)
     return unstructured | {"name": str(version.name), "source_name": str(version.source_name)}

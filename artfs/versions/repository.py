@@ -1,6 +1,7 @@
 """Registry, store, cache and references of one configuration, each opened when it is first needed.
 
-Nothing is opened before a fork: SQLite connections, obstore's runtime and file locks do not survive one.
+Nothing is opened before a fork: SQLite connections, obstore's runtime and file locks do not survive one. What only some
+commands need is imported as late: `artfs ls` and `artfs tag` look at the registry alone.
 """
 
 from __future__ import annotations
@@ -13,13 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
-import zstandard
 
-from artfs.cache import Cache
-from artfs.catalog import Catalog
 from artfs.config import Settings
 from artfs.errors import (
     CorruptCatalog,
@@ -32,12 +30,16 @@ from artfs.errors import (
     local_error,
 )
 from artfs.names import VersionName, parse_version_name
-from artfs.references import References
 from artfs.registry import Registry, VersionRow
-from artfs.store import ObjectStore, claim_store, open_store, store_owner
-from artfs.versions.content import ContentReader
-from artfs.versions.hashes import Hashes
 from artfs.versions.remembered import RememberedNames
+
+if TYPE_CHECKING:
+    from artfs.cache import Cache
+    from artfs.catalog import Catalog
+    from artfs.references import References
+    from artfs.store import ObjectStore
+    from artfs.versions.content import ContentReader
+    from artfs.versions.hashes import Hashes
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,8 @@ class Repository:
     @property
     def store(self) -> ObjectStore:
         """The object store; does not talk to it yet."""
+        from artfs.store import open_store
+
         return self._part(
             "store",
             lambda settings: open_store(
@@ -92,6 +96,8 @@ class Repository:
     @property
     def cache(self) -> Cache:
         """The cache that all of a user's processes share."""
+        from artfs.cache import Cache
+
         return self._part(
             "cache",
             lambda settings: Cache(settings.cache_dir, limit=settings.cache_limit, free=settings.cache_free),
@@ -100,6 +106,8 @@ class Repository:
     @property
     def references(self) -> References:
         """Readers of bytes that live elsewhere."""
+        from artfs.references import References
+
         return self._part(
             "references",
             lambda settings: References(
@@ -112,6 +120,8 @@ class Repository:
     @property
     def hashes(self) -> Hashes:
         """What source files hashed to when they were last logged."""
+        from artfs.versions.hashes import Hashes
+
         return self._part("hashes", lambda settings: Hashes(settings.cache_dir / "hashes.db"))
 
     def _part(self, name: str, make: Callable[[Settings], _Part]) -> _Part:
@@ -123,6 +133,8 @@ class Repository:
 
     def writable_store(self) -> ObjectStore:
         """The store, after making sure that it is this registry's; raises StoreNotOurs."""
+        from artfs.store import claim_store, store_owner
+
         if not self._claimed:
             deadline = time.monotonic() + self.settings.read_deadline
             if self._holds_versions():
@@ -169,6 +181,8 @@ class Repository:
         Where the cache cannot take it (full, read-only), it lives as long as it is open. Raises CorruptCatalog,
         VersionNotFound for a version that is still being written, and what the store raises.
         """
+        from artfs.catalog import Catalog
+
         if version.catalog_sha256 is None:
             raise VersionNotFound(name=str(version.name), hint=": it is still being written")
         for last in (False, True):
@@ -190,6 +204,8 @@ class Repository:
         raise AssertionError("the last try returns or raises")
 
     def _passing_catalog(self, version: VersionRow) -> Catalog:
+        from artfs.catalog import Catalog
+
         try:
             with tempfile.TemporaryDirectory(prefix="artfs-") as directory:
                 path = Path(directory) / "catalog"
@@ -200,6 +216,8 @@ class Repository:
 
     def reader(self, catalog: Catalog, cache: Cache | None = None) -> ContentReader:
         """What reads the files of a version, through ``cache`` (the one that all share)."""
+        from artfs.versions.content import ContentReader
+
         return ContentReader(catalog, cache or self.cache, self.store, lambda: self.references)
 
     def statistics(self) -> dict[str, Any]:
@@ -224,6 +242,8 @@ class Repository:
 
 def fetch_catalog(store: ObjectStore, key: str, expected_sha256: str, path: Path) -> None:
     """Write a catalog of the store to ``path``, uncompressed; raises CorruptCatalog if it is not what was logged."""
+    import zstandard
+
     packed = store.get(key, deadline=time.monotonic() + _CATALOG_DEADLINE)
     sha256 = hashlib.sha256()
     try:

@@ -7,13 +7,16 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
-import pathspec
 
 from artfs.catalog import Kind
-from artfs.errors import SourceMissing, SourceUnreadable
+from artfs.errors import InvalidPattern, SourceMissing, SourceUnreadable
 from artfs.names import check_part, check_path
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".artfsignore"
 """Patterns as in .gitignore, read from the top of the source; it is logged itself, as .gitignore is committed."""
@@ -51,18 +54,32 @@ class Exclusion:
     """Which paths are left out: ``--exclude`` patterns and the source's ``.artfsignore``, in .gitignore's syntax."""
 
     def __init__(self, patterns: Iterable[str], root: str) -> None:
-        lines = []
+        lines: list[str] = []
         try:
             lines = Path(root, IGNORE_FILE).read_text(encoding="utf-8").splitlines()
         except (FileNotFoundError, NotADirectoryError):
             pass  # most sources have none
         except (OSError, UnicodeDecodeError) as error:
             raise SourceUnreadable(path=os.path.join(root, IGNORE_FILE), why=error) from error
-        self._spec = pathspec.GitIgnoreSpec.from_lines([*lines, *patterns])
+        lines += patterns
+        self._spec: GitIgnoreSpec | None = None
+        if lines:
+            self._spec = _spec(lines)
 
     def __call__(self, path: str) -> bool:
         """Whether ``path`` (relative to the source, directories with a slash at the end) is left out."""
-        return self._spec.match_file(path)
+        return self._spec is not None and self._spec.match_file(path)
+
+
+def _spec(lines: list[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec  # most sources have nothing to leave out
+
+    for line in lines:
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except ValueError as error:
+            raise InvalidPattern(pattern=line) from error
+    return GitIgnoreSpec.from_lines(lines)
 
 
 def scan(
@@ -75,7 +92,8 @@ def scan(
     """Everything to be logged of a file or directory, in path order, directories just before what they hold.
 
     ``prefix`` is the path in the version under which a directory's content goes; for a single file, its whole path
-    (default: its base name). Raises SourceUnreadable and InvalidPath, naming the path.
+    (default: its base name). Raises SourceUnreadable and InvalidPath, naming the path, and
+    InvalidPattern.
     """
     top = os.fspath(root)
     status = _stat(top)

@@ -63,6 +63,9 @@ def test_refused_labels_and_metadata(copy, tmp_path):
     assert copy.fails(4, "log", source, NAME, "-t", "model", process=True) == (
         "acme/vision/mnist already exists with type 'dataset'; cannot log a version of type 'model' to it"
     )
+    assert copy.fails(4, "log", source, "vision/new") == (
+        "the collection acme/vision/new does not exist yet; say what it holds with --type"
+    )
     assert copy.fails(4, "log", source, "published/digits", "-t", "dataset").startswith(
         "acme/published/digits is a portfolio; link versions to it"
     )
@@ -88,6 +91,9 @@ def test_sources_that_cannot_be_logged(program, tmp_path):
     assert "inside an artifact: it is not UTF-8" in done.stderr
     assert "is empty" in program.fails(3, "info", NAME)
     os.remove(os.fsencode(source) + b"/\xff")
+    assert program.fails(4, "log", source, NAME, "-t", "t", "--exclude", "!") == (
+        "invalid pattern '!': it means nothing as a line of .gitignore"
+    )
     assert program.out("log", source, NAME, "-t", "t", "--exclude", "pipe") == "acme/vision/mnist:v0"
 
 

@@ -75,7 +75,7 @@ def test_usage_errors(program):
     for arguments in (
         ["frobnicate"],
         ["log"],
-        ["log", ".", "x"],
+        ["log", "."],
         ["cat", "x"],
         ["log", ".", "x", "-t", "t", "--ttl", "0"],
         ["diff", "x"],
@@ -101,7 +101,7 @@ def test_init_log_and_look(program, tmp_path):
     again = program.json("log", source, "mnist", "-t", "dataset", "--exclude", "*.tmp", "-a", "best")
     assert (again["created"], again["name"], again["aliases"]) == (False, "acme/vision/mnist:v0", ["best", "latest"])
     assert again["stored_bytes"] == 0
-    done = program.run("log", source, "mnist", "-t", "dataset", "--exclude", "*.tmp")
+    done = program.run("log", source, "mnist", "--exclude", "*.tmp")  # its type is known by now
     assert "same content: no new version" in done.stderr
     info = program.json("info", "mnist:best")
     assert (info["name"], info["metadata"], info["files"]) == ("acme/vision/mnist:v0", {"from": "file"}, 2)

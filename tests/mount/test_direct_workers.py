@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 import pytest
 from daemons import Mounted, alive, wait_until
-from memory_tree import BlockingTree, MemoryTree
+from memory_tree import BlockingTree, HugeTree, MemoryTree
 from test_mount_life import AS_NOBODY
 
 from artfs.errors import MountFailed
@@ -144,6 +144,26 @@ def test_a_request_that_kills_every_worker_fails_in_the_end(mounted, name):
     assert caught.value.errno == errno.EIO
     assert (mount.path / "f").read_bytes() == b"fine"
     assert mount.log.count("ended with status 3") <= 6  # the kernel tries a failed readahead once more
+
+
+class PoisonedListing(HugeTree):
+    """Whoever goes on with the listing dies of it: first who makes the next page ahead, then who is asked for it."""
+
+    def list(self, inode, cookie, deadline):
+        if cookie:
+            os._exit(3)
+        return super().list(inode, cookie, deadline)
+
+
+def test_a_listing_that_kills_every_worker_fails_in_the_end(mounted):
+    mount = mounted(PoisonedListing(10_000))
+    mount.log.expect(r"worker \d+ ended with status 3: replaced", None)
+    mount.log.expect(r"readdirplus of inode 1 failed: 3 workers died of it")
+    with pytest.raises(OSError, match="Input/output error"):
+        os.listdir(mount.path)
+    assert (mount.path / "000007").stat().st_size == 9
+    # Three of the request, and those that made the page ahead: each restart answers one first page at most.
+    assert mount.log.count("ended with status 3") <= 6
 
 
 def test_a_hung_worker_is_replaced_and_its_request_answered(mounted, tmp_path, monkeypatch):

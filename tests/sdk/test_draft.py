@@ -1,14 +1,13 @@
 """A draft against a dictionary: whatever order entries come in, and whatever is looked at between."""
 
 import contextlib
-import sqlite3
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from artfs.catalog import Kind
-from artfs.errors import EntryNotFound, PathConflict
+from artfs.errors import DiskFull, EntryNotFound, PathConflict
 from artfs.sdk.draft import Draft, Row
 
 
@@ -98,7 +97,9 @@ def test_a_draft_that_met_a_full_disk_is_never_taken_for_whole():
         for number in range(500):
             draft.add(Row(f"{number:04}", Kind.REFERENCE, digest="x", ref="x://" + "y" * 100))
         for look in (draft.count, draft.digest, lambda: list(draft.rows())):
-            with pytest.raises(sqlite3.DatabaseError, match=r"full|malformed"):
+            with pytest.raises(DiskFull, match="the artifact holds does not fit"):
                 look()
+        with pytest.raises(DiskFull):
+            draft.remove("0000")
     finally:
         draft.close()

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from artfs.catalog import Catalog, CatalogBuilder, Entry, Kind
 from artfs.digests import md5_base64
-from artfs.errors import InvalidPath, SourceUnreadable
+from artfs.errors import InvalidPath, InvalidPattern, SourceUnreadable
 from artfs.versions.scan import Symlinks, scan
 
 
@@ -50,6 +51,16 @@ def test_ignore_file_and_exclude(tmp_path):
         "!not", ".artfsignore", "d", "d/b.tmp", "d/keep", "keep", "only",
     ]  # fmt: skip
     assert ("only", Kind.DIRECTORY) in found
+
+
+@pytest.mark.parametrize("pattern", ["!", "\\", "a/\\"])
+def test_a_pattern_that_means_nothing_is_refused(tmp_path, pattern):
+    make(tmp_path, "a")
+    with pytest.raises(InvalidPattern, match=re.escape(repr(pattern))):
+        paths(tmp_path, exclude=["*.tmp", pattern])
+    (tmp_path / ".artfsignore").write_text(f"# what to leave out\n{pattern}\n")
+    with pytest.raises(InvalidPattern, match=re.escape(repr(pattern))):
+        paths(tmp_path)
 
 
 def test_links_that_stay_inside_are_kept(tmp_path):

@@ -262,7 +262,8 @@ class Pool:
         were busy with.
         """
         slot = self._board.slots[place.index]
-        suspects = [slot.words[UNIQUE]] if slot.words[UNIQUE] else []
+        # An odd one is no request's, but a page that was made ahead: nobody waits for it.
+        suspects = [slot.words[UNIQUE]] if slot.words[UNIQUE] and not slot.words[UNIQUE] & 1 else []
         if crashed:
             suspects += slot.in_threads()
         if len(self._strikes) > _MOST_SUSPECTS:
