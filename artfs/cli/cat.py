@@ -30,7 +30,7 @@ def command(name: str, path: str) -> None:
       artfs cat acme/vision/mnist:v3 labels.csv | head
     """
     from artfs.catalog import Kind
-    from artfs.catalog.layout import NEIGHBOURHOOD
+    from artfs.catalog.layout import BLOCK
     from artfs.names import check_path
     from artfs.versions.repository import Repository
 
@@ -45,7 +45,7 @@ def command(name: str, path: str) -> None:
             raise IsDirectory(f"{path!r} is a directory; `artfs ls {version.name} {shlex.quote(path)}` lists it")
         reader = repository.reader(catalog)
         offset = 0
-        while data := reader.read(node, offset, NEIGHBOURHOOD, time.monotonic() + settings.read_deadline):
+        while data := reader.read(node, offset, BLOCK, time.monotonic() + settings.read_deadline):
             sys.stdout.buffer.write(data)
             offset += len(data)
 

@@ -14,7 +14,7 @@ import attrs
 
 from artfs.cache import Cache
 from artfs.catalog import Catalog, Entry, Kind, Node
-from artfs.catalog.layout import NEIGHBOURHOOD
+from artfs.catalog.layout import BLOCK
 from artfs.errors import (
     AccessDenied,
     ArtfsError,
@@ -166,8 +166,10 @@ class _Download:
         return here.st_size == node.size and here.st_mtime_ns == entry.mtime_ns != 0
 
     def _chunks(self, node: Node) -> Iterator[bytes | memoryview]:
+        # A block at a time: of 8 MiB, to be written after it was read, nothing is in the processor's cache any more
+        # (1 GiB from file to file: 0.5 CPU seconds so, 1.9 with 8 MiB). Readahead keeps the network busy.
         offset = 0
-        while data := self._reader.read(node, offset, NEIGHBOURHOOD, time.monotonic() + self._patience):
+        while data := self._reader.read(node, offset, BLOCK, time.monotonic() + self._patience):
             yield data
             offset += len(data)
             self._progress(0, len(data))
