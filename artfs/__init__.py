@@ -46,10 +46,13 @@ if TYPE_CHECKING:
         finish_artifact,
         init,
         link_artifact,
+        link_model,
         log_artifact,
+        log_model,
         prefetch,
         upsert_artifact,
         use_artifact,
+        use_model,
     )
 
     run: Run | None
@@ -86,11 +89,14 @@ __all__ = [
     "finish_artifact",
     "init",
     "link_artifact",
+    "link_model",
     "log_artifact",
+    "log_model",
     "prefetch",
     "run",
     "upsert_artifact",
     "use_artifact",
+    "use_model",
 ]
 
 _HOMES = ("artfs.errors", "artfs.sdk", "artfs.media")
@@ -98,7 +104,9 @@ _HOMES = ("artfs.errors", "artfs.sdk", "artfs.media")
 
 def __getattr__(name: str) -> Any:
     if name == "run":  # another one after every init()
-        return importlib.import_module("artfs.sdk.run").current()
+        return importlib.import_module("artfs.sdk.current").current()
+    if name == "data_types":  # where W&B has its media
+        return importlib.import_module("artfs.media")
     if name == "Error":
         return importlib.import_module("artfs.errors").ArtfsError
     if name in __all__:

@@ -98,7 +98,7 @@ def command(
 
 def metadata_of(text: str | None) -> dict[str, Any] | None:
     """What ``--metadata`` gives: JSON, or @ and the name of a file that holds it; raises InvalidMetadata."""
-    from artfs.versions.log import check_metadata
+    from artfs.versions.metadata import check_metadata
 
     if text is not None and text.startswith("@"):
         try:

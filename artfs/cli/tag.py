@@ -31,7 +31,7 @@ def command(name: str, tags: tuple[str, ...], removed: tuple[str, ...], as_json:
             has = ", ".join(version.tags) or "none"
             raise NotFound(f"{version.name} has no tag {absent[0]!r}; it has {has}")
         if tags or removed:
-            version = registry.set_tags(version.id, sorted({*version.tags, *tags} - set(removed)))
+            version = registry.change_tags(version.id, tags, removed)
     if as_json:
         print_json({"name": str(version.name), "tags": list(version.tags)})
         return

@@ -157,7 +157,7 @@ class Registry:
     set_aliases = _writes(linking.set_aliases)
     link = _writes(linking.link)
     unlink = _writes(linking.unlink)
-    set_tags = _writes(lifecycle.set_tags)
+    change_tags = _writes(lifecycle.change_tags)
     update_version = _writes(lifecycle.update_version)
     update_collection = _writes(namespace.update_collection)
     delete_version = _writes(lifecycle.delete_version)

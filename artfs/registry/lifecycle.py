@@ -203,11 +203,13 @@ def update_version(
     return lookup.get(connection, version_id)
 
 
-def set_tags(connection: Connection, version_id: str, tags: Iterable[str]) -> VersionRow:
-    """Give a version exactly these tags; raises InvalidName, VersionNotFound."""
+def change_tags(
+    connection: Connection, version_id: str, added: Iterable[str], removed: Iterable[str] = ()
+) -> VersionRow:
+    """Give a version some tags and take others; raises InvalidName, VersionNotFound."""
     seen = lookup.get(connection, version_id)
-    connection.execute(delete(tag).where(tag.c.version_id == seen.id))
-    _add_tags(connection, version_id, tags)
+    _add_tags(connection, version_id, added)
+    connection.execute(delete(tag).where(tag.c.version_id == seen.id, tag.c.name.in_(list(removed))))
     connection.execute(update(version).where(version.c.id == seen.id).values(updated_at=Now()))
     return lookup.get(connection, version_id)
 

@@ -88,8 +88,13 @@ class Api:
     Names may leave out entity and project; those of the settings take their place, or ``overrides``.
     """
 
-    def __init__(self, overrides: Mapping[str, str] | None = None) -> None:
-        """``overrides`` may hold ``entity`` and ``project``."""
+    def __init__(
+        self,
+        overrides: Mapping[str, str] | None = None,
+        timeout: int | None = None,  # noqa: ARG002 - W&B's
+        api_key: str | None = None,  # noqa: ARG002 - W&B's
+    ) -> None:
+        """``overrides`` may hold ``entity`` and ``project``. ``timeout``, ``api_key``: W&B's, without effect."""
         self._repository = session.repository()
         given = dict(overrides or {})
         settings = self._repository.settings
@@ -130,12 +135,18 @@ class Api:
         self,
         project_name: str,
         type_name: str,
+        order: str | None = None,
         per_page: int = 50,  # noqa: ARG002 - W&B's
     ) -> Listing[ArtifactCollection]:
-        """The collections of a project (``project`` or ``entity/project``) that have a type, by name."""
+        """The collections of a project (``project`` or ``entity/project``) that have a type, by name.
+
+        ``order``: ``+created_at`` or ``-created_at``.
+        """
         entity, project = self._place(project_name)
-        rows = self._repository.registry.collections(entity, project)
-        return collections_of(self._repository, (row for row in rows if row.type == type_name))
+        rows = [row for row in self._repository.registry.collections(entity, project) if row.type == type_name]
+        if order:
+            rows.sort(key=operator.attrgetter("created_at"), reverse=order.startswith("-"))
+        return collections_of(self._repository, rows)
 
     def artifact_collection(self, type_name: str, name: str) -> ArtifactCollection:
         """One collection; raises VersionNotFound."""
@@ -172,8 +183,19 @@ class Api:
             return False
         return True
 
-    def runs(self, path: str | None = None, order: str = "+created_at", per_page: int = 50) -> Listing[Run]:  # noqa: ARG002 - W&B's
-        """The runs of a project (``project`` or ``entity/project``), oldest first, or newest with ``-created_at``."""
+    def runs(
+        self,
+        path: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        order: str = "+created_at",
+        per_page: int = 50,  # noqa: ARG002 - W&B's
+    ) -> Listing[Run]:
+        """The runs of a project (``project`` or ``entity/project``), oldest first, or newest with ``-created_at``.
+
+        Raises InvalidInput for ``filters``: there are none here.
+        """
+        if filters:
+            raise InvalidInput("runs cannot be filtered; choose among those that are answered")
         entity, project = self._place(path)
         rows = sorted(
             self._repository.registry.runs(entity, project),

@@ -6,6 +6,7 @@ it is logged and managed.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from artfs.config import Settings
 from artfs.errors import ArtifactNotLoggedError, InvalidInput, WaitTimeoutError
-from artfs.names import CollectionName, check_alias, check_tag, parse_collection_name
-from artfs.registry import INHERIT, KEEP
+from artfs.names import CollectionName, VersionName, check_alias, check_tag, parse_collection_name
+from artfs.registry import INHERIT, KEEP, Ttl, VersionRow
+from artfs.registry.rows import Keep
+from artfs.sdk import session
 from artfs.sdk.attributes import listed, logged
 from artfs.sdk.publish import Plan
 from artfs.sdk.reading import Reading
-from artfs.versions.log import Labels, check_metadata
+from artfs.versions.log import Labels
+from artfs.versions.metadata import check_metadata
 from artfs.versions.publication import Published
 from artfs.versions.repository import Repository
 
@@ -43,14 +47,16 @@ class Artifact(Reading):
         Changes of aliases, tags, description, metadata and TTL are persisted. ``project``, ``settings``: of a run that
         has to be made; logging is then done when this returns.
         """
-        from artfs.sdk import run
+        from artfs.sdk import current
 
+        if self.is_being_logged:
+            self.wait()
         if self._version is not None:
             self._persist()
-        elif run.current() is not None:
-            run.log_artifact(self)
+        elif current.current() is not None:
+            current.log_artifact(self)
         else:
-            with run.init(project=project, job_type="auto", settings=settings) as auto:
+            with current.init(project=project, job_type="auto", settings=settings) as auto:
                 auto.log_artifact(self)
 
     def wait(self, timeout: float | None = None) -> Self:
@@ -68,8 +74,21 @@ class Artifact(Reading):
                     raise  # the artifact's own
                 raise WaitTimeoutError(artifact=self.name, seconds=timeout) from None
             if self.distributed_id is None or not published.version.is_draft:
-                self.adopt(self.repository, published.version)
+                self._adopt_logged(published.version)
         return self
+
+    def _adopt_logged(self, version: VersionRow) -> None:
+        """Become the version that was made, but for what was set since ``plan`` looked: ``save()`` persists that."""
+        with self._opening:
+            if self._version is not None:
+                return  # another thread waited too
+            now, planned = self._settable(), self._planned
+            self.adopt(self.repository, version)
+            if now != planned:
+                self.description, self._metadata, self._ttl = now
+
+    def _settable(self) -> tuple[str | None, dict[str, Any], Ttl | Keep]:
+        return self.description, self._metadata, self._ttl
 
     @property
     def is_being_logged(self) -> bool:
@@ -91,6 +110,7 @@ class Artifact(Reading):
         tags: str | Iterable[str] | None,
     ) -> Plan:
         """How it is logged from a run; raises InvalidName, InvalidMetadata."""
+        self._planned = copy.deepcopy(self._settable())
         home = CollectionName(entity, project, self._collection)
         if self._base is not None:
             home = self._base.source_name.collection_name
@@ -151,6 +171,7 @@ class Artifact(Reading):
             self.unlink()
             return
         self._version = self.repository.registry.delete_version(self.version_row.id, delete_aliases=delete_aliases)
+        self._aliases = []
 
     def link(self, target_path: str, aliases: str | Iterable[str] | None = None) -> Artifact:
         """Link it to a portfolio, made if needed, and answer it as it is there; a draft is logged first (as 0.31.0).
@@ -160,11 +181,13 @@ class Artifact(Reading):
         TypeMismatch.
         """
         names = listed(aliases, check_alias)
+        settings = self.repository.settings
+        parse_collection_name(target_path, entity=settings.entity, project=settings.project)  # before it is logged
         if self._version is None:
             if self._saving is None:
                 self.save()
             self.wait()
-        target = parse_collection_name(target_path, entity=self.source_entity, project=self.repository.settings.project)
+        target = parse_collection_name(target_path, entity=self.source_entity, project=settings.project)
         row = self.repository.registry.link(self.version_row.id, target, names)
         return self.of_version(self.repository, row)
 
@@ -193,6 +216,12 @@ class Artifact(Reading):
 
         return [Run(self.repository, row) for row in self.repository.registry.used_by(self.version_row.id)]
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A logged artifact travels to other processes, and is there what the registry said of it last."""
+        if self._version is None:
+            raise TypeError("an artifact that is not logged can be neither pickled nor copied; log it first")
+        return _retrieved, (self._version, self._name)
+
     def _persist(self) -> None:
         registry, seen = self.repository.registry, self.version_row
         collection = seen.name.collection_name
@@ -204,7 +233,7 @@ class Artifact(Reading):
         if removed := set(seen.aliases).difference(aliases):
             registry.remove_aliases(seen.id, sorted(removed), collection)
         if set(tags) != set(seen.tags):
-            registry.set_tags(seen.id, tags)
+            registry.change_tags(seen.id, set(tags).difference(seen.tags), set(seen.tags).difference(tags))
         registry.update_version(
             seen.id,
             description=KEEP if self.description == seen.description else self.description,
@@ -212,3 +241,7 @@ class Artifact(Reading):
             ttl=self._ttl,
         )
         self.adopt(self.repository, registry.get(seen.id, collection), self._name)
+
+
+def _retrieved(version: VersionRow, name: VersionName | None) -> Artifact:
+    return Artifact.of_version(session.repository(), version, name)

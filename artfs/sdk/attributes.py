@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import functools
 import logging
@@ -14,14 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, cast
 
 from artfs.catalog import Catalog
-from artfs.errors import ArtifactFinalizedError, ArtifactNotLoggedError, InvalidInput, InvalidName
+from artfs.errors import ArtifactFinalizedError, ArtifactNotLoggedError, InvalidInput, InvalidName, VersionNotFound
 from artfs.names import VersionName, check_alias, check_artifact_name, check_tag, check_type
 from artfs.registry import INHERIT, KEEP, State, Ttl, VersionRow
 from artfs.registry.rows import Keep
 from artfs.sdk import session
 from artfs.sdk.draft import Draft, Row
-from artfs.sdk.manifest import ArtifactManifest, CatalogContents, Contents, DraftContents
-from artfs.versions.log import check_metadata
+from artfs.sdk.manifest import ArtifactManifest, CatalogContents, Contents, DraftContents, LiveContents
+from artfs.versions.metadata import check_metadata
 from artfs.versions.publication import Published
 from artfs.versions.repository import Repository
 
@@ -122,6 +123,7 @@ class Attributes:
         self._draft = draft
         self._final = False
         self._saving: Future[Published] | None = None
+        self._planned: tuple[str | None, dict[str, Any], Ttl | Keep] = (None, {}, KEEP)  # as it is being logged
         self._base: VersionRow | None = None  # of a new_draft()
         self._aliases: list[str] = []
         self._tags: list[str] = []
@@ -129,6 +131,8 @@ class Attributes:
         self._files: weakref.finalize[..., Attributes] | None = None  # removes the files of new_file()
         self._directory = ""  # where they are
         self._opening = threading.RLock()
+        self.submitting = threading.RLock()
+        """Held from looking whether somebody is logging it to beginning to."""
         self._catalog: Catalog | None = None
 
     @classmethod
@@ -148,14 +152,12 @@ class Attributes:
             self._repository, self._version = repository, version
             self._name = name or version.name
             self._collection, self._type = version.name.collection, version.type
-            self.description, self._metadata = version.description, dict(version.metadata)
+            self.description, self._metadata = version.description, copy.deepcopy(dict(version.metadata))
             self._aliases, self._tags = list(version.aliases), list(version.tags)
             self._ttl = KEEP
             self._final = True
-            draft, self._draft = self._draft, None
+            self._draft = None  # closed by the last who reads it
             files, self._files = self._files, None
-        if draft is not None:
-            draft.close()
         if files is not None:
             files()
 
@@ -249,14 +251,15 @@ class Attributes:
     @property
     def manifest(self) -> ArtifactManifest:
         """What it holds."""
+        return ArtifactManifest(LiveContents(cast("Artifact", self)), self.name)
+
+    def contents(self) -> Contents:
+        """What it holds now: its draft, or the catalog of the version that was made of it."""
         artifact = cast("Artifact", self)
-        contents: Contents
         with self._opening:
             if self._draft is not None:
-                contents = DraftContents(self._draft, artifact)
-            else:
-                contents = CatalogContents(self.catalog(), artifact)
-        return ArtifactManifest(contents, self.name)
+                return DraftContents(self._draft, artifact)
+            return CatalogContents(self.catalog(), artifact)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -470,8 +473,13 @@ class Attributes:
         return entry.digest if entry is not None else ""
 
     def catalog(self) -> Catalog:
-        """The catalog of the version, fetched when it is first needed; raises ArtifactNotLoggedError."""
+        """The catalog of the version, fetched when it is first needed.
+
+        Raises ArtifactNotLoggedError, and VersionNotFound once the version was deleted.
+        """
         with self._opening:
+            if self.version_row.state is State.DELETED:
+                raise VersionNotFound(name=self.version_row.name, hint=": it was deleted")
             if self._catalog is None:
                 self._catalog = self.repository.catalog(self.version_row)
                 weakref.finalize(self, self._catalog.close)

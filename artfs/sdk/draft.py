@@ -17,6 +17,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
@@ -162,7 +163,7 @@ def _md5() -> Any:  # hashlib's object has no public type
 
 
 class Draft:
-    """The entries; thread-safe. ``name`` stands in messages."""
+    """The entries; thread-safe. ``name`` stands in messages. The file goes with the last reference to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -170,6 +171,7 @@ class Draft:
         # A file that SQLite deletes itself. One transaction that is never committed: there is nothing to recover.
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._connection.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-16000; BEGIN; {_TABLES}")
+        weakref.finalize(self, self._connection.close)
         self._serial = 0
         # What comes in path order, as from a loop over sorted files, meets nothing that is here: it needs no query, and
         # a page of it is one statement (100,000 references: 4 to 5 s instead of 7).
@@ -177,10 +179,6 @@ class Draft:
         self._added: list[Row] = []  # not in the table yet
         self._clear_of_files = ""  # a directory no part of whose path is a file
         self._fault: DiskFull | LocalIOError | None = None  # what befell the file
-
-    def close(self) -> None:
-        """Give up the file."""
-        self._connection.close()
 
     # -- changing -----------------------------------------------------------------------------------------------
 

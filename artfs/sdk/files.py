@@ -6,7 +6,7 @@ import itertools
 import mimetypes
 import os
 from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, overload
 
 import attrs
 
@@ -101,7 +101,18 @@ class ArtifactFiles:
             return len(self._artifact.manifest)
         return sum(1 for _ in self._files(None))
 
-    def __getitem__(self, index: int) -> File:
+    @overload
+    def __getitem__(self, index: int) -> File: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[File]: ...
+
+    def __getitem__(self, index: int | slice) -> File | list[File]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step > 0:
+                return list(itertools.islice(self._files(None), start, stop, step))
+            return [self[position] for position in range(start, stop, step)]
         position = index + len(self) if index < 0 else index
         for file in itertools.islice(self._files(None), max(position, 0), None):
             if position >= 0:

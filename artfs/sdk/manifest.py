@@ -35,6 +35,33 @@ class Contents(Protocol):
         """W&B's digest."""
 
 
+class LiveContents:
+    """Of an artifact, whatever has become of it since."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+
+    def get(self, path: str) -> ArtifactManifestEntry | None:
+        """The entry of a path."""
+        return self._artifact.contents().get(path)
+
+    def walk(self, directory: str) -> Iterator[ArtifactManifestEntry]:
+        """Every entry (below a directory) in path order, as it is when this begins."""
+        return self._artifact.contents().walk(directory)
+
+    def count(self) -> int:
+        """How many there are."""
+        return self._artifact.contents().count()
+
+    def size(self) -> int:
+        """Bytes of all, as far as they are known."""
+        return self._artifact.contents().size()
+
+    def digest(self) -> str:
+        """W&B's digest."""
+        return self._artifact.contents().digest()
+
+
 class DraftContents:
     """Of an artifact that is not logged."""
 

@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import string
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -17,7 +16,6 @@ from typing import Any, Final, Literal, Self
 
 import attrs
 
-from artfs.config import Settings
 from artfs.errors import InvalidInput, NoRun, RegistryUnavailable, TypeMismatch, VersionNotFound
 from artfs.names import (
     CollectionName,
@@ -28,6 +26,7 @@ from artfs.names import (
     parse_collection_name,
     parse_version_name,
 )
+from artfs.registry import State as RowState
 from artfs.sdk import session
 from artfs.sdk.api import Run as PublicRun
 from artfs.sdk.api import fetch
@@ -48,8 +47,8 @@ State = Literal["finished", "failed", "crashed"]
 _THREADS: Final = 4
 """Artifacts logged at a time; those of one name one after the other."""
 
-_lock = threading.RLock()
-_runs: list[Run] = []
+lock: Final = threading.RLock()
+unfinished: Final[list[Run]] = []
 """Runs of this process that are not finished, the current one last."""
 
 
@@ -85,17 +84,22 @@ class Run:
         self.group = group
         """The ``distributed_id`` of artifacts that several runs write, unless another is given."""
         self.config: dict[str, Any] = dict(config or {})
-        self._process = os.getpid()
+        self.process = os.getpid()
         self._recorded = False
         self._finished = False
-        self._interrupted = threading.Event()
-        self._jobs: list[_Job] = []
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"artfs-run-{self.id}")
+        self._begin()
         try:
             self._record()
         except RegistryUnavailable as error:
             # Versions that are remembered and cached can be used all the same.
             log.warning("%s; the run %s is not recorded", error, self.id)
+
+    def _begin(self) -> None:
+        """In this process: the threads, locks and connections of another do not survive a fork."""
+        self._here = os.getpid()
+        self._interrupted = threading.Event()
+        self._jobs: list[_Job] = []
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"artfs-run-{self.id}")
 
     @property
     def path(self) -> str:
@@ -114,7 +118,7 @@ class Run:
         if error is None:
             self.finish()
             return
-        self._end("crashed" if isinstance(error, KeyboardInterrupt) else "failed")
+        self.end("crashed" if isinstance(error, KeyboardInterrupt) else "failed")
 
     # -- artifacts ------------------------------------------------------------------------------------------------
 
@@ -135,12 +139,14 @@ class Run:
         """
         self._check_active("log_artifact")
         artifact = self._artifact(artifact_or_path, name, type)
-        if artifact.is_being_logged:
-            artifact.wait()
-        if artifact.is_logged:
-            return self._log_again(artifact, aliases, tags)
-        artifact.finalize()
-        return self._submit(artifact, aliases, tags, publish)
+        with artifact.submitting:
+            if not artifact.is_being_logged and not artifact.is_logged:
+                return self._submit(artifact, aliases, tags, publish)
+        artifact.wait()
+        with artifact.submitting:
+            if not artifact.is_logged:  # it was stored as one part of several
+                return self._submit(artifact, aliases, tags, publish)
+        return self._log_again(artifact, aliases, tags)
 
     def use_artifact(
         self,
@@ -165,6 +171,7 @@ class Run:
                 if not artifact.is_being_logged:
                     self.log_artifact(artifact, aliases=aliases)
                 artifact.wait()
+            _refuse_deleted(artifact)
         else:
             raise InvalidInput(
                 'You must pass an artifact name (e.g. "pedestrian-dataset:v1") or an artifact to `use_artifact`'
@@ -204,7 +211,6 @@ class Run:
         self._check_active("upsert_artifact")
         artifact = self._artifact(artifact_or_path, name, type)
         artifact.distributed_id = self._distributed_id(distributed_id)
-        artifact.finalize()
         return self._submit(artifact, aliases, None, publish_part)
 
     def finish_artifact(
@@ -222,8 +228,48 @@ class Run:
         self._check_active("finish_artifact")
         artifact = self._artifact(artifact_or_path, name, type)
         artifact.distributed_id = self._distributed_id(distributed_id)
-        artifact.finalize()
         return self._submit(artifact, aliases, None, publish)
+
+    def log_model(self, path: StrPath, name: str | None = None, aliases: str | Iterable[str] | None = None) -> None:
+        """``log_artifact`` of a file, directory or reference URI, with type "model"."""
+        self.log_artifact(path, name, "model", aliases)
+
+    def use_model(self, name: str) -> str:
+        """``use_artifact`` of a model, downloaded: the path of its only file, else of the directory.
+
+        Raises InvalidInput (ValueError) where "model" is no part of its type.
+        """
+        artifact = self.use_artifact(name)
+        _check_model(artifact)
+        directory = artifact.download()
+        names = os.listdir(directory)
+        return os.path.join(directory, names[0]) if len(names) == 1 else directory
+
+    def link_model(
+        self,
+        path: StrPath,
+        registered_model_name: str,
+        name: str | None = None,
+        aliases: str | Iterable[str] | None = None,
+    ) -> Artifact:
+        """Log a model and link it to ``registered_model_name`` in the project ``model-registry`` of the run's entity.
+
+        Raises InvalidInput (ValueError) for a name with slashes, and where the collection ``name`` holds no models.
+        """
+        if "/" in registered_model_name:
+            raise InvalidInput(
+                "Please provide only the name of the registered model. Do not append the entity or project name."
+            )
+        name = name or f"run-{self.id}-{os.path.basename(os.fspath(path))}"
+        try:
+            existing = fetch(self._repository, f"{name}:latest", self.entity, self.project)
+        except VersionNotFound:
+            type_ = "model"
+        else:
+            _check_model(existing)
+            type_ = existing.type
+        artifact = self.log_artifact(path, name, type_)
+        return self.link_artifact(artifact, f"{self.entity}/model-registry/{registered_model_name}", aliases)
 
     def logged_artifacts(self) -> Listing[Artifact]:
         """What the run logged so far."""
@@ -238,7 +284,7 @@ class Run:
 
         ``exit_code``: not 0 for a run that failed.
         """
-        failures = self._end("failed" if exit_code else "finished")
+        failures = self.end("failed" if exit_code else "finished")
         if failures:
             raise failures[0]
 
@@ -265,6 +311,7 @@ class Run:
         self, artifact: Artifact, aliases: str | Iterable[str] | None, tags: str | Iterable[str] | None
     ) -> Artifact:
         """What is logged already is an output of this run too."""
+        _refuse_deleted(artifact)
         registry = self._repository.registry
         self._record()
         registry.record_output(self.id, artifact.version_row.id)
@@ -284,7 +331,8 @@ class Run:
         self._record()
         plan = artifact.plan(self._repository, self.entity, self.project, self.id, aliases, tags)
         self._check_type(plan)
-        with _lock:
+        artifact.finalize()
+        with lock:
             self._jobs = [job for job in self._jobs if not (job.future.done() and job.artifact.is_logged)]
             before = [job.future for job in self._jobs if job.collection == plan.collection]
             future = self._pool.submit(self._log, artifact, plan, how, before)
@@ -317,6 +365,9 @@ class Run:
     def _check_active(self, what: str) -> None:
         if self._finished:
             raise NoRun(f"Run ({self.id}) is finished. The call to `{what}` will be ignored.")
+        if self._here != os.getpid():
+            self._repository = session.repository(self._repository.settings)
+            self._begin()
 
     def _distributed_id(self, given: str | None) -> str:
         if found := given or self.group:
@@ -325,7 +376,7 @@ class Run:
 
     def _settle(self, collection: CollectionName) -> None:
         """Wait for what this run is logging to a collection that is about to be read."""
-        with _lock:
+        with lock:
             futures = [job.future for job in self._jobs if job.collection == collection]
         wait_for(futures)
 
@@ -339,14 +390,20 @@ class Run:
     def _public(self) -> PublicRun:
         return PublicRun(self._repository, self._repository.registry.run(self.id))
 
-    def _end(self, state: State) -> list[Exception]:
-        """Wait for what is being logged (or stop it, when crashed), record the end; what failed."""
-        with _lock:
+    def end(self, state: State) -> list[Exception]:
+        """Wait for what is being logged (or stop it, when crashed), record the end; what failed.
+
+        In a forked child the run does not end: it is its parent's.
+        """
+        if self.process != os.getpid():
+            wait_for([job.future for job in self._jobs] if self._here == os.getpid() else [])
+            return []
+        with lock:
             if self._finished:
                 return []
             self._finished = True
-            if self in _runs:
-                _runs.remove(self)
+            if self in unfinished:
+                unfinished.remove(self)
         if state == "crashed":
             self._interrupted.set()
         failures: list[Exception] = []
@@ -374,144 +431,19 @@ class Run:
                 log.warning("%s; the end of the run %s is not recorded", error, self.id)
 
 
-def init(
-    *,
-    entity: str | None = None,
-    project: str | None = None,
-    name: str | None = None,
-    job_type: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    id: str | None = None,  # noqa: A002 - W&B's
-    group: str | None = None,
-    reinit: Literal["return_previous", "finish_previous", "create_new"] = "return_previous",
-    settings: Settings | None = None,
-    **ignored: object,
-) -> Run:
-    """Begin a run, which becomes the current one; answer the current one if there is one already.
-
-    ``entity``, ``project``: where names without them are looked up and logged (the settings'). ``name``, ``job_type``,
-    ``config``: kept with the run. ``id``: 8 characters by default; one that exists is resumed. ``group``: see
-    ``Run.group``. ``reinit``: what becomes of a current run. ``settings``: other than those in force. What else W&B
-    takes (``mode``, ``notes``, ``dir``, ..) is ignored.
-    """
-    if ignored:
-        log.info("init: artfs has no use for %s", ", ".join(sorted(ignored)))
-    running = current()
-    if running is not None and reinit == "return_previous":
-        return running
-    if running is not None and reinit == "finish_previous":
-        running.finish()
-    repository = session.repository(settings)
-    run = Run(
-        repository,
-        entity or repository.settings.entity,
-        project or repository.settings.project,
-        run_id=id,
-        name=name,
-        job_type=job_type,
-        group=group,
-        config=config,
-    )
-    with _lock:
-        _runs.append(run)
-    _finish_at_exit()
-    return run
+def _refuse_deleted(artifact: Artifact) -> None:
+    if artifact.version_row.state is RowState.DELETED:
+        raise VersionNotFound(name=artifact.qualified_name, hint=": it was deleted")
 
 
-def current() -> Run | None:
-    """The run that was begun last in this process and is not finished."""
-    with _lock:
-        return next((run for run in reversed(_runs) if run._process == os.getpid()), None)  # noqa: SLF001  the class's own module
-
-
-def log_artifact(
-    artifact_or_path: Artifact | StrPath,
-    name: str | None = None,
-    type: str | None = None,  # noqa: A002 - W&B's
-    aliases: str | Iterable[str] | None = None,
-    tags: str | Iterable[str] | None = None,
-) -> Artifact:
-    """``Run.log_artifact`` of the current run; without one, of a run of job type "auto" that ends with this call."""
-    return _with_run(lambda run: run.log_artifact(artifact_or_path, name, type, aliases, tags))
-
-
-def use_artifact(
-    artifact_or_name: Artifact | str,
-    type: str | None = None,  # noqa: A002 - W&B's
-    aliases: str | Iterable[str] | None = None,
-    use_as: str | None = None,
-) -> Artifact:
-    """``Run.use_artifact`` of the current run; without one, of a run of job type "auto"."""
-    return _with_run(lambda run: run.use_artifact(artifact_or_name, type, aliases, use_as))
-
-
-def link_artifact(artifact: Artifact, target_path: str, aliases: str | Iterable[str] | None = None) -> Artifact:
-    """``Run.link_artifact`` of the current run; without one, of a run of job type "auto"."""
-    return _with_run(lambda run: run.link_artifact(artifact, target_path, aliases))
-
-
-def upsert_artifact(
-    artifact_or_path: Artifact | StrPath,
-    name: str | None = None,
-    type: str | None = None,  # noqa: A002 - W&B's
-    aliases: str | Iterable[str] | None = None,
-    distributed_id: str | None = None,
-) -> Artifact:
-    """``Run.upsert_artifact`` of the current run; raises NoRun without one."""
-    return _current_for("upsert_artifact").upsert_artifact(artifact_or_path, name, type, aliases, distributed_id)
-
-
-def finish_artifact(
-    artifact_or_path: Artifact | StrPath,
-    name: str | None = None,
-    type: str | None = None,  # noqa: A002 - W&B's
-    aliases: str | Iterable[str] | None = None,
-    distributed_id: str | None = None,
-) -> Artifact:
-    """``Run.finish_artifact`` of the current run; raises NoRun without one."""
-    return _current_for("finish_artifact").finish_artifact(artifact_or_path, name, type, aliases, distributed_id)
-
-
-def finish(exit_code: int | None = None) -> None:
-    """``Run.finish`` of the current run, if there is one."""
-    run = current()
-    if run is not None:
-        run.finish(exit_code)
+def _check_model(artifact: Artifact) -> None:
+    if "model" not in artifact.type.lower():
+        raise InvalidInput(
+            "You can only use this method for 'model' artifacts. For an artifact to be a 'model' artifact, "
+            "its type property must contain the substring 'model'."
+        )
 
 
 def _fresh_id() -> str:
     """Shaped as W&B's; one of 2.8e12, so nobody asks the registry whether it is free."""
     return "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(8))
-
-
-def _with_run(call: Callable[[Run], Artifact]) -> Artifact:
-    run = current()
-    if run is not None:
-        return call(run)
-    with init(job_type="auto") as auto:
-        return call(auto)
-
-
-def _current_for(what: str) -> Run:
-    run = current()
-    if run is None:
-        raise NoRun(what=what)
-    return run
-
-
-@functools.cache
-def _finish_at_exit() -> None:
-    """Finish runs when the program ends without doing so, as the examples of W&B's documentation do.
-
-    ``atexit`` comes too late: threads cannot be started any more. concurrent.futures has its own hook in this place.
-    """
-    threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # noqa: SLF001  there is no public one
-
-
-def _finish_all() -> None:
-    ended_by = getattr(sys, "last_type", None)
-    while (run := current()) is not None:
-        if ended_by is not None:
-            run._end("crashed" if issubclass(ended_by, KeyboardInterrupt) else "failed")  # noqa: SLF001  as above
-        else:
-            run._end("finished")  # noqa: SLF001  what fails is logged: there is nobody left to raise it to

@@ -15,7 +15,7 @@ import attrs
 
 from artfs.catalog import Entry, Kind, Reference
 from artfs.digests import md5_raw
-from artfs.errors import InvalidInput, InvalidReference, PathNotFound, SourceUnreadable
+from artfs.errors import InvalidInput, InvalidReference, PathConflict, PathNotFound, SourceUnreadable
 from artfs.names import check_path
 from artfs.references import ARTIFACT_SCHEMES, scheme_of
 from artfs.sdk import session
@@ -88,7 +88,8 @@ class Writing(Attributes):
         path = os.fspath(local_path)
         if not os.path.isdir(path):
             raise SourceUnreadable(path=path, why="Path is not a directory")
-        prefix = check_path(_text(name)) if name and _text(name).strip("./") else ""
+        text = _text(name or "")
+        prefix = "" if text in {"", ".", "./"} else check_path(text)
         self.draft.add_tree(scan(path, prefix=prefix, symlinks=Symlinks(symlinks)), overwrite=merge)
 
     @contextlib.contextmanager
@@ -98,26 +99,40 @@ class Writing(Attributes):
     ) -> Iterator[IO[Any]]:
         """Open a new temporary file, which is added as ``name`` when it is closed without an exception.
 
-        ``mode`` "x" (and "xb") raises ValueError (InvalidInput) if there is such a file already, "w" replaces it.
+        ``mode`` "x" (and "xb") raises ValueError (InvalidInput) if there is such a file already, "w" replaces it, "a"
+        goes on with one that was made so. What is there already stays as it is until then.
         """
         _check_policy(policy)
         path = check_path(name)
+        if "r" in mode:
+            raise InvalidInput(f"mode {mode!r} does not make a file; use 'x', 'w' or 'a'")
+        file = Path(self._new_files(), path)
+        if "x" in mode and file.exists():
+            raise InvalidInput(f"File with name {name!r} already exists at {str(file)!r}")
+        # Written somewhere else: until it is whole, what it replaces must not be touched.
+        directory = tempfile.mkdtemp(dir=f"{self._directory}-new")
+        written = Path(directory, file.name)
+        try:
+            if "a" in mode and file.exists():
+                shutil.copyfile(file, written)
+            with written.open(mode, encoding=encoding) as stream:
+                yield stream
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                written.replace(file)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise PathConflict(path=path, a="a file", b="a directory") from None
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        self.add_file(str(file), name=path, policy=policy, overwrite="x" not in mode)
+
+    def _new_files(self) -> str:
+        """The directory that holds what ``new_file`` makes, until it is logged or nobody wants it any more."""
         if self._files is None:
             self._directory = tempfile.mkdtemp(prefix="artfs-artifact-")
-            self._files = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
-        file = Path(self._directory, path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            stream = file.open(mode, encoding=encoding)
-        except FileExistsError:
-            raise InvalidInput(f"File with name {name!r} already exists at {str(file)!r}") from None
-        try:
-            with stream:
-                yield stream
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
-        self.add_file(str(file), name=path, policy=policy, overwrite="x" not in mode)
+            os.mkdir(f"{self._directory}-new", 0o700)
+            self._files = weakref.finalize(self, _remove, self._directory, os.getpid())
+        return self._directory
 
     @not_finalized
     def add_reference(
@@ -165,7 +180,7 @@ class Writing(Attributes):
         self.draft.remove(path)
 
     def get_added_local_path_name(self, local_path: str) -> str | None:
-        """The name under which a local file was added; None if it was not."""
+        """The name under which a local file was added; None if it was not, and once the artifact is logged."""
         return None if self._draft is None else self._draft.local(local_path)
 
     def resolve_client_references(self) -> None:
@@ -209,6 +224,12 @@ def _referring(found: Entry, uri: str) -> Entry:
     if found.reference is not None:
         return found
     return attrs.evolve(found, kind=Kind.REFERENCE, reference=Reference(uri, found.digest, found.size))
+
+
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:  # not in a forked child
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(f"{directory}-new", ignore_errors=True)
 
 
 def _text(path: StrPath) -> str:

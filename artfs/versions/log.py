@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from artfs.errors import InvalidMetadata, PacksCondemned, SourceUnreadable, TypeRequired, VersionNotFound
+from artfs.errors import PacksCondemned, SourceUnreadable, TypeRequired, VersionNotFound
 from artfs.names import CollectionName, check_alias, check_tag, check_type
 from artfs.registry import INHERIT, Ttl
 from artfs.versions.ingest import Progress, ingest
@@ -22,8 +20,6 @@ from artfs.versions.scan import Symlinks, scan
 
 log = logging.getLogger(__name__)
 
-METADATA_KEYS: Final = 100
-"""Most top-level keys of a version's metadata (W&B's limit)."""
 _RETRIES: Final = 2
 
 
@@ -106,46 +102,3 @@ def _log_once(
             metadata=labels.metadata,
             ttl=labels.ttl,
         )
-
-
-def check_metadata(metadata: object) -> dict[str, Any]:
-    """Metadata as it is kept: a JSON object (or the text of one) of at most 100 top-level keys.
-
-    As W&B does, NaN becomes null, sets and tuples become lists, and infinities are refused. Raises InvalidMetadata,
-    and TypeError for what is no mapping.
-    """
-    if metadata is None:
-        return {}
-    if isinstance(metadata, str):
-        try:
-            metadata = json.loads(metadata)
-        except (ValueError, RecursionError) as error:
-            raise InvalidMetadata(why=f"it is not JSON: {error}") from error
-        if not isinstance(metadata, dict):
-            raise InvalidMetadata(why='it is JSON, but no object: write {"key": value}')
-    if not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata must be a dict, not {type(metadata).__name__}")
-    if len(metadata) > METADATA_KEYS:
-        raise InvalidMetadata(why=f"it has {len(metadata)} keys, at most {METADATA_KEYS} are allowed")
-    try:
-        plain = {str(key): _plain(value) for key, value in metadata.items()}
-        json.dumps(plain, allow_nan=False)
-    except InvalidMetadata:  # is a ValueError, too
-        raise
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidMetadata(why=str(error)) from error
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case float() if math.isnan(value):
-            return None
-        case float() if math.isinf(value):
-            raise InvalidMetadata(why="infinity cannot be stored")
-        case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_plain(item) for item in value]
-        case _:
-            return value

@@ -93,7 +93,7 @@ def test_whatever_a_listing_shows_moves_its_change_time(registry, shelf):
         (portfolio, lambda: registry.delete_version(version.id, delete_aliases=True)),
     ]:
         assert moved(name, change) == [True, True]
-    assert moved(MNIST, lambda: registry.set_tags(second.id, ["t"])) == [False, False]
+    assert moved(MNIST, lambda: registry.change_tags(second.id, ["t"])) == [False, False]
     assert moved(MNIST, shelf.begin) == [False, False]
 
 

@@ -246,7 +246,7 @@ def test_drafts_carry_no_aliases(registry, shelf):
 
 def test_tags_and_descriptions_change(registry, shelf):
     version = shelf.log(tags=["old"]).version
-    assert registry.set_tags(version.id, ["new", "new", "other"]).tags == ("new", "other")
+    assert registry.change_tags(version.id, ["new", "new", "other"], ["old"]).tags == ("new", "other")
     changed = registry.update_version(version.id, description="text", metadata={"a": None})
     assert (changed.description, changed.metadata) == ("text", {"a": None})
     assert registry.update_version(version.id).description == "text"

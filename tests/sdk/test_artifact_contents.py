@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,51 @@ def test_a_new_file_that_failed_is_not_added(artifact):
     assert len(artifact.manifest) == 0
     with artifact.new_file("f") as f:
         f.write("whole")
+
+
+def test_a_replacement_that_failed_leaves_what_was_there(artifact):
+    with artifact.new_file("a") as file:
+        file.write("first")
+
+    def replace():
+        with artifact.new_file("a", "w") as file:
+            file.write("half")
+            file.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        replace()
+    assert Path(artifact.manifest.entries["a"].local_path).read_text() == "first"
+    with artifact.new_file("a", "w") as file:
+        file.write("second")
+    with artifact.new_file("a", "a") as file:
+        file.write(", third")
+    assert Path(artifact.manifest.entries["a"].local_path).read_text() == "second, third"
+
+
+def test_new_files_that_cannot_be(artifact):
+    with artifact.new_file("a/b"):
+        pass
+    for path in ("a", "a/b/c"):
+        with pytest.raises(PathConflict), artifact.new_file(path, "w"):
+            pass
+    with pytest.raises(ValueError, match="does not make a file"), artifact.new_file("c", "r"):
+        pass
+    assert list(artifact.manifest.entries) == ["a/b"]
+
+
+@pytest.mark.parametrize(("name", "path"), [(None, "f"), ("", "f"), (".", "f"), ("./", "f"), ("...", ".../f")])
+def test_names_of_directories(artifact, write, work, name, path):
+    write("d/f")
+    artifact.add_dir("d", name=name)
+    assert list(artifact.manifest.entries) == [path]
+
+
+@pytest.mark.parametrize("name", ["..", "/", "//", "a/../b"])
+def test_names_that_lead_elsewhere(artifact, write, name):
+    write("d/f")
+    with pytest.raises(ValueError, match="invalid path"):
+        artifact.add_dir("d", name=name)
 
 
 def test_remove(artifact, write):

@@ -1,7 +1,11 @@
 """Logging, versions, aliases, tags, TTL, links, deletion, drafts, incremental and distributed artifacts."""
 
+import copy
 import gc
 import os
+import pickle
+import threading
+import time
 import tracemalloc
 from datetime import timedelta
 
@@ -9,6 +13,7 @@ import pytest
 
 import artfs
 from artfs.errors import AliasesExist, InvalidName, NoRun, SourceUnreadable, TypeMismatch, VersionNotFound
+from artfs.sdk import run as run_module
 from artfs.sdk import session
 
 
@@ -338,3 +343,91 @@ def test_memory_does_not_grow_with_the_entries(home):
     finally:
         tracemalloc.stop()
     assert len(artifact.manifest) == 4500
+
+
+def test_what_is_set_while_it_is_being_logged_is_kept_for_save(run, monkeypatch):
+    go = threading.Event()
+    publish = run_module.publish
+    monkeypatch.setattr(run_module, "publish", lambda plan: (go.wait(30), publish(plan))[1])
+    artifact = run.log_artifact(of({"a": "1"}, description="before"))
+    artifact.description = "after"
+    artifact.metadata["k"] = 1
+    artifact.ttl = timedelta(days=3)
+    go.set()
+    artifact.wait()
+    assert (artifact.description, artifact.metadata) == ("after", {"k": 1})
+    assert artfs.Api().artifact("mnist").description == "before"
+    artifact.save()
+    found = artfs.Api().artifact("mnist")
+    assert (found.description, found.metadata, found.ttl) == ("after", {"k": 1}, timedelta(days=3))
+
+
+def test_saving_what_is_being_logged_waits_and_saves(run, monkeypatch):
+    publish = run_module.publish
+    monkeypatch.setattr(run_module, "publish", lambda plan: (time.sleep(0.05), publish(plan))[1])
+    artifact = run.log_artifact(of({"a": "1"}))
+    artifact.description = "later"
+    artifact.save()
+    assert artfs.Api().artifact("mnist").description == "later"
+
+
+def test_changes_deep_in_the_metadata_are_saved(run):
+    artifact = run.log_artifact(of({"a": "1"}, metadata={"x": {"y": 1}, "l": [1]})).wait()
+    artifact.metadata["x"]["y"] = 2
+    artifact.metadata["l"].append(3)
+    artifact.save()
+    assert artifact.metadata == artfs.Api().artifact("mnist").metadata == {"x": {"y": 2}, "l": [1, 3]}
+
+
+def test_tags_that_others_change_meanwhile_stay(logged):
+    logged(tags=["old"])
+    one, other = artfs.Api().artifact("mnist"), artfs.Api().artifact("mnist")
+    one.tags.append("A")
+    one.save()
+    other.tags.append("B")
+    other.tags.remove("old")
+    other.save()
+    assert artfs.Api().artifact("mnist").tags == ["A", "B"]
+
+
+def test_what_was_deleted_is_gone_for_its_own_object_too(run, logged):
+    artifact = logged()
+    artifact.delete(delete_aliases=True)
+    assert (artifact.state, artifact.aliases) == ("DELETED", [])
+    again = (lambda: run.use_artifact(artifact), lambda: run.log_artifact(artifact))
+    for use in (artifact.download, artifact.new_draft, artifact.manifest.size, *again):
+        with pytest.raises(VersionNotFound, match="it was deleted"):
+            use()
+
+
+def test_a_refused_call_leaves_the_artifact_open(run):
+    artifact = of({"a": "1"})
+    for refused in ({"aliases": ["a/b"]}, {"tags": ["a.b"]}):
+        with pytest.raises(InvalidName):
+            run.log_artifact(artifact, **refused)
+    with pytest.raises(InvalidName):
+        artifact.link("too/many/levels/here")
+    assert not artfs.Api().artifact_exists("mnist")
+    with artifact.new_file("b") as file:
+        file.write("2")
+    assert run.log_artifact(artifact).wait().file_count == 2
+
+
+def test_a_manifest_in_hand_answers_after_logging(run):
+    artifact = of({"a": "1", "b": "2"})
+    manifest = artifact.manifest
+    entries = iter(manifest.entries.values())
+    digest = manifest.digest()
+    run.log_artifact(artifact).wait()
+    assert sorted(manifest.entries) == ["a", "b"]
+    assert (manifest.digest(), len(manifest)) == (digest, 2)
+    assert [entry.path for entry in entries] == ["a", "b"]
+
+
+def test_a_logged_artifact_travels(logged):
+    artifact = logged(tags=["t"])
+    for twin in (pickle.loads(pickle.dumps(artifact)), copy.deepcopy(artifact)):
+        assert (twin.id, twin.qualified_name, twin.tags) == (artifact.id, artifact.qualified_name, ["t"])
+        assert twin.manifest.digest() == artifact.digest
+    with pytest.raises(TypeError, match="neither pickled nor copied"):
+        copy.deepcopy(of({}))

@@ -70,36 +70,30 @@ def test_a_draft_holds_what_was_added(steps, in_order):
     draft, model = Draft("test"), Model()
     if in_order:
         steps = sorted(steps, key=lambda step: step[1:2])
-    try:
-        for name, *arguments in steps:
-            if name == "look":
-                assert draft.count() == len(model.entries)
-                continue
-            expected = outcome(getattr(model, name), *arguments)
-            if name == "add":
-                path, digest, overwrite = arguments
-                row = Row(path, Kind.REFERENCE, digest=digest, ref=f"x://{digest}")
-                assert outcome(lambda row=row, overwrite=overwrite: draft.add(row, overwrite=overwrite)) == expected
-            elif name == "add_directory":
-                assert outcome(draft.add_directory, arguments[0], 0o755, 0) == expected
-            else:
-                assert outcome(draft.remove, arguments[0]) == expected
-        assert [(row.path, row.digest) for row in draft.rows()] == sorted(model.entries.items())
-    finally:
-        draft.close()
+    for name, *arguments in steps:
+        if name == "look":
+            assert draft.count() == len(model.entries)
+            continue
+        expected = outcome(getattr(model, name), *arguments)
+        if name == "add":
+            path, digest, overwrite = arguments
+            row = Row(path, Kind.REFERENCE, digest=digest, ref=f"x://{digest}")
+            assert outcome(lambda row=row, overwrite=overwrite: draft.add(row, overwrite=overwrite)) == expected
+        elif name == "add_directory":
+            assert outcome(draft.add_directory, arguments[0], 0o755, 0) == expected
+        else:
+            assert outcome(draft.remove, arguments[0]) == expected
+    assert [(row.path, row.digest) for row in draft.rows()] == sorted(model.entries.items())
 
 
 def test_a_draft_that_met_a_full_disk_is_never_taken_for_whole():
     draft = Draft("test")
-    try:
-        (pages,) = draft._connection.execute("PRAGMA page_count").fetchone()
-        draft._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
-        for number in range(500):
-            draft.add(Row(f"{number:04}", Kind.REFERENCE, digest="x", ref="x://" + "y" * 100))
-        for look in (draft.count, draft.digest, lambda: list(draft.rows())):
-            with pytest.raises(DiskFull, match="the artifact holds does not fit"):
-                look()
-        with pytest.raises(DiskFull):
-            draft.remove("0000")
-    finally:
-        draft.close()
+    (pages,) = draft._connection.execute("PRAGMA page_count").fetchone()
+    draft._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
+    for number in range(500):
+        draft.add(Row(f"{number:04}", Kind.REFERENCE, digest="x", ref="x://" + "y" * 100))
+    for look in (draft.count, draft.digest, lambda: list(draft.rows())):
+        with pytest.raises(DiskFull, match="the artifact holds does not fit"):
+            look()
+    with pytest.raises(DiskFull):
+        draft.remove("0000")

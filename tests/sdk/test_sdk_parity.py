@@ -6,16 +6,24 @@ Where artfs differs on purpose, the name of the test says so.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
+import decimal
+import enum
 import functools
+import json
 import os
+import pathlib
 import tempfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import artfs
+from artfs.errors import InvalidMetadata
 
 pytestmark = [
     pytest.mark.usefixtures("home"),
@@ -263,6 +271,51 @@ def test_metadata(oracle, metadata):
 )  # fmt: skip
 def test_metadata_of_other_forms(oracle, metadata):
     compare(oracle, lambda library: library.Artifact("a", "t", metadata=metadata).metadata)
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: object
+
+
+class Plain:
+    def __str__(self):
+        return "plain"
+
+
+VALUES = [
+    np.float32(0.5), np.float64("nan"), np.longdouble(1.5), np.int8(3), np.bool_(True), np.datetime64("2020-01-01"),
+    np.arange(3), np.arange(40), np.zeros((2, 2)), np.array([]), np.array([np.nan, 1.0]),
+    datetime.datetime(2020, 1, 2, 3, tzinfo=datetime.UTC), datetime.date(2020, 1, 2), datetime.timedelta(1), b"x",
+    range(3), (1, {2}), slice(1, 2),
+    Color.RED, Point(1, np.int64(2)), Plain(), Plain, len, pathlib.PurePosixPath("/a"), decimal.Decimal("1.5"),
+    {None: 3, True: 4, 1.5: 5}, {"a": {"b": np.float16(2)}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_metadata_of_what_programs_have_at_hand(oracle, value):
+    compare(oracle, lambda library: library.Artifact("a", "t", metadata={"value": [value], "v": value}).metadata)
+
+
+def test_metadata_that_differs_on_purpose(oracle):
+    """W&B makes text of an array of one element, and refuses frozen sets."""
+    for value, theirs, ours in ((np.array([7]), "7", [7]), (np.array(0.5), "0.5", 0.5)):
+        assert oracle.Artifact("a", "t", metadata={"v": value}).metadata == {"v": theirs}
+        assert artfs.Artifact("a", "t", metadata={"v": value}).metadata == {"v": ours}
+    assert artfs.Artifact("a", "t", metadata={"v": frozenset({1})}).metadata == {"v": [1]}
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udcff"])
+def test_metadata_that_is_not_unicode(text):
+    for metadata in ({"a": text}, {text: 1}, json.dumps({"a": text})):
+        with pytest.raises(InvalidMetadata, match="text that is not Unicode"):
+            artfs.Artifact("a", "t", metadata=metadata)
 
 
 def test_metadata_that_json_cannot_carry_is_a_value_error_here(oracle):

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -264,3 +266,95 @@ def test_type_mismatch_names_both(home):
     artfs.log_artifact(of("a"))
     with pytest.raises(TypeMismatch, match="already exists with type 'dataset'; cannot log a version of type 'model'"):
         artfs.log_artifact(of("a", type="model"))
+
+
+def test_threads_that_log_one_artifact_make_one_version(home):
+    with artfs.init() as run:
+        for number in range(10):
+            artifact = artfs.Artifact("shared", "dataset")
+            for index in range(50):
+                artifact.add_reference(f"foo://x/{number}/{index}", name=f"f{index}")
+            with ThreadPoolExecutor(4) as pool:
+                logged = list(pool.map(lambda one: run.log_artifact(one).wait(), [artifact] * 4))
+            assert {one.version for one in logged} == {f"v{number}"}
+    assert len(artfs.Api().artifacts("dataset", "shared")) == 10
+
+
+IN_A_CHILD = """
+    import artfs, os, sys
+    def of(text):
+        artifact = artfs.Artifact("forked", "dataset")
+        with artifact.new_file("f") as file:
+            file.write(text)
+        return artifact
+    run = artfs.init()
+    run.log_artifact(of("1")).wait()
+    kept = of("3")
+    pid = os.fork()
+    if pid == 0:
+        {child}
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert artfs.Api().run(run.path).state == "running"
+    print(run.log_artifact(kept).wait().version)
+"""
+
+
+@pytest.mark.parametrize(
+    ("child", "version"),
+    [
+        ("run.log_artifact(of('2')).wait(); os._exit(0)", "v2"),
+        ("run.log_artifact(of('2')).wait(); sys.exit()", "v2"),
+        ("artfs.finish(); run.finish(); sys.exit()", "v1"),
+        ("del kept; sys.exit()", "v1"),
+    ],
+    ids=["logs", "logs and ends", "finishes", "forgets"],
+)
+def test_a_forked_child_logs_to_its_parents_run_and_takes_nothing_from_it(home, child, version):
+    program = textwrap.dedent(IN_A_CHILD).format(child=child)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program], check=True, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == [version]
+
+
+def test_reinit_as_in_wandb(home):
+    first = artfs.init()
+    for same in (None, False, "default", "return_previous"):
+        assert artfs.init(reinit=same) is first
+    second = artfs.init("other", "elsewhere", reinit=True)
+    assert artfs.Api().run(first.path).state == "finished"
+    assert second.path.startswith("other/elsewhere/")
+    assert artfs.init(reinit="create_new") is not second
+    with pytest.raises(ValueError, match="'zzz' is none of"):
+        artfs.init(reinit="zzz")
+    while artfs.run:
+        artfs.finish()
+
+
+def test_models(home, tmp_path):
+    (tmp_path / "weights").write_text("w")
+    with artfs.init() as run:
+        run.log_model(tmp_path / "weights", "net", aliases="best")
+        assert Path(run.use_model("net:best")).read_text() == "w"
+        linked = artfs.link_model(tmp_path / "weights", "champion", "net")
+        assert linked.qualified_name == "acme/model-registry/champion:v0"
+        run.log_artifact(of("data"))
+        with pytest.raises(ValueError, match="substring 'model'"):
+            artfs.use_model("data")
+        with pytest.raises(ValueError, match="only the name of the registered model"):
+            run.link_model(tmp_path / "weights", "a/b")
+        with pytest.raises(ValueError, match="substring 'model'"):
+            run.link_model(tmp_path / "weights", "champion", "data")
+
+
+def test_arguments_of_wandb(chain):
+    api = artfs.Api({"entity": "acme"}, timeout=19, api_key="x")
+    names = [found.name for found in api.artifact_collections("vision", "dataset", order="-created_at")]
+    assert names == ["raw"]
+    with pytest.raises(ValueError, match="cannot be filtered"):
+        api.runs("vision", {"state": "finished"})
+    assert artfs.data_types.Table is artfs.Table
+    files = api.artifact("raw").files()
+    assert [file.name for file in files[0:1]] == ["f"]
+    assert [file.name for file in files[::-1]] == ["f"]

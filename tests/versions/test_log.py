@@ -12,7 +12,8 @@ from artfs.catalog import Kind, diff
 from artfs.errors import InvalidMetadata, InvalidName, SourceChanged, SourceUnreadable, TypeMismatch, VersionNotFound
 from artfs.names import CollectionName
 from artfs.versions import ingest
-from artfs.versions.log import Labels, check_metadata, log_path
+from artfs.versions.log import Labels, log_path
+from artfs.versions.metadata import check_metadata
 from artfs.versions.repository import Repository
 
 CONTENT = {
