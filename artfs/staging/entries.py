@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import attrs
 
-from artfs.catalog import Catalog, Entry, Extent, Kind, Node
+from artfs.catalog import Catalog, Entry, Extent, Kind, Node, bounded_time
 from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD, PACK_DATA
 from artfs.digests import md5_base64, sha256
 from artfs.staging.schema import FIRST
@@ -110,7 +110,8 @@ def source_file(view: View, node: Inode, path: str) -> SourceFile:
     status = view.files.stat(node.inode)
     identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
     local = view.files.path(node.inode)
-    return SourceFile(path, local, Kind.FILE, node.mode, status.st_size, status.st_mtime_ns, identity)
+    mtime_ns = bounded_time(status.st_mtime_ns)
+    return SourceFile(path, local, Kind.FILE, node.mode, status.st_size, mtime_ns, identity)
 
 
 def segments(written: list[tuple[int, int]], shown: int, size: int) -> list[Segment]:

@@ -21,7 +21,7 @@ from typing import Any, Self
 import attrs
 import zstandard
 
-from artfs.catalog import CatalogBuilder, Entry, Extent, Summary
+from artfs.catalog import CatalogBuilder, Entry, Extent, Summary, bounded_time
 from artfs.errors import ArtfsError, DeadlineExceeded, DiskFull, LocalIOError, VersionNotFound
 from artfs.faults import fault_point
 from artfs.names import CollectionName
@@ -142,7 +142,7 @@ class Publication:
 
     def set_root(self, mode: int, mtime_ns: int) -> None:
         """Mode and mtime of the version's root directory."""
-        self._builder.set_root(mode, mtime_ns)
+        self._builder.set_root(mode, bounded_time(mtime_ns))
 
     def commit(
         self,

@@ -302,6 +302,15 @@ def test_a_directory_of_many_files(place):
     assert os.listdir(it.path) == []
 
 
+def test_a_time_beyond_64_bits_is_shown_as_the_nearest(mnt):
+    # SEMANTICS: one beyond is shown as the nearest of those at once
+    for path in (mnt / "large", mnt / "dir"):
+        run("touch", "-d", "2300-01-01", path)
+        assert path.stat().st_mtime_ns == 2**63 - 1
+    run("touch", "-d", "2300-01-01", mnt / "new")
+    assert (mnt / "new").stat().st_mtime_ns == 2**63 - 1
+
+
 def test_the_limit_of_a_file_size(mnt):
     program = """
 import os, resource, signal, sys

@@ -334,6 +334,22 @@ def test_times_and_modes(stage):
     assert it.changes() == [("added", "d/new", None, ""), ("changed", "f", None, "content")]
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [(10_413_792_000 * 10**9, 2**63 - 1), (-62_135_596_800 * 10**9, -(2**63)), (2**63 - 1, 2**63 - 1)],
+    ids=["2300", "year 1", "the last that is held"],
+)
+def test_a_time_that_64_bits_do_not_hold_becomes_the_nearest(stage, given, shown):
+    it = stage({"f": b"1", "d/x": b"2"})
+    it.put("new", b"3")
+    for path in ("f", "d", "new"):
+        it.utime(path, given)
+    it.reopen()
+    assert (it.find("f").mtime_ns, it.find("d").mtime_ns) == (shown, shown)
+    first_of_ext4 = -(2**31) * 10**9  # the local file's own limit
+    assert it.find("new").mtime_ns in {shown, first_of_ext4}
+
+
 def test_extended_attributes_of_what_the_base_holds(stage):
     it = stage({"f": b"1"})
     inode = it.file("f")

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from homes import make_tree, open_repository, tree_of
+from homes import make_tree, open_repository, tree_of, wait_until
 
 from artfs.digests import md5_base64
 from artfs.errors import BaseOutdated, DraftInUse, NotFound, TypeRequired, VersionNotFound
@@ -336,6 +336,36 @@ def test_closed_files_that_have_rested_are_stored_while_the_user_works(stage, re
     assert repository.registry.drafts() == ()
     mount.close()
     assert len(repository.registry.drafts()) == 1
+
+
+def test_an_area_whose_files_have_times_beyond_64_bits_is_published(stage, repository, tmp_path):
+    mount, told = stage()
+    put(mount, "new", b"new")
+    put(mount, "keep", b"KEPT")
+    far = 10_413_792_000 * 10**9  # 2300
+    for name in ("new", "keep"):
+        os.utime(mount._files.path(resolve(mount, name)), ns=(far, far))
+    mount.close()
+    assert told.read().state == "done"
+    assert content(repository, told.read().outcome["name"], tmp_path / "got")["new"] == b"new"
+
+
+def test_a_defect_in_uploading_ahead_is_logged_and_does_not_end_it(stage, monkeypatch, caplog):
+    tries = []
+
+    def broken(_mount):
+        tries.append(1)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("artfs.staging.mounted._ROUND", 0.01)
+    monkeypatch.setattr("artfs.staging.mounted._RETRY", 0.01)
+    monkeypatch.setattr(StagedMount, "_upload_rested", broken)
+    mount, told = stage()
+    wait_until(lambda: len(tries) > 1, "it is tried again")
+    put(mount, "new", b"new")
+    mount.close()
+    assert told.read().state == "done"
+    assert "a defect" in caplog.text
 
 
 CHILD = """
