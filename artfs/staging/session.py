@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from artfs.staging.publish import Outcome, publish
 from artfs.staging.tree import StagingTree
 from artfs.versions.ingest import Progress
 from artfs.versions.log import Labels
-from artfs.versions.publication import Publication, Published
+from artfs.versions.publication import Publication, Published, equal_versions
 from artfs.versions.repository import Repository
 from artfs.vfs.version import VersionTree
 
@@ -163,12 +164,14 @@ def commit_draft(
     if not draft.is_draft:
         raise NotFound(f"{draft.name} is no draft; `artfs drafts` lists them")
     catalog = repository.catalog(draft)
-    try:
-        packs = [pack.key for pack in catalog.packs()]
-    finally:
-        catalog.close()
     assert draft.digest is not None
     assert draft.tree_digest is not None
+    with contextlib.closing(catalog):
+        packs = [pack.key for pack in catalog.packs()]
+        among = None
+        if draft.origin == "mount":  # what is logged differs by its digests alone
+            home = draft.source_name.collection_name
+            among = equal_versions(repository, home, catalog, draft.digest, draft.tree_digest)
     assert draft.catalog_key is not None
     assert draft.catalog_sha256 is not None
     content = Content(
@@ -190,6 +193,7 @@ def commit_draft(
         metadata=labels.metadata,
         tags=labels.tags,
         require_latest=require_latest,
+        among=among,
     )
     assert committed is not None
     return Published(committed.version, committed.created, 0)

@@ -334,6 +334,34 @@ def test_times_and_modes(stage):
     assert it.changes() == [("added", "d/new", None, ""), ("changed", "f", None, "content")]
 
 
+def test_a_changed_permission_bit_is_a_change_of_whatever_has_it(stage):
+    # SEMANTICS: A changed permission bit of a file, directory or reference is a change: it is shown by `status`
+    it = stage({"a/b/f": b"1", "a/same": b"2", "empty": None, "kept/x": b"3"}, references={"s3": b"remote"})
+    for path, mode in {"": 0o700, "a/b": 0o711, "empty": 0o700, "s3": 0o600, "kept": 0o700}.items():
+        it.chmod(path, mode)
+    it.chmod("kept", 0o755)
+    assert it.changes() == [("changed", path, None, "mode") for path in (".", "a/b", "empty", "s3")]
+    it.create("empty/new")
+    it.chmod("", 0o755)
+    it.unlink("a/b/f")
+    assert it.changes() == [
+        ("added", "a/b", None, ""),
+        ("removed", "a/b/f", None, ""),
+        ("removed", "empty", None, ""),
+        ("added", "empty/new", None, ""),
+        ("changed", "s3", None, "mode"),
+    ]
+
+
+def test_a_directory_made_again_with_other_permissions_has_changed(stage):
+    it = stage({"d/f": b"1"})
+    it.rename("d", "old")
+    it.mkdir("d", 0o700)
+    it.rename("old/f", "d/f")
+    it.rmdir("old")
+    assert it.changes() == [("changed", "d", None, "mode")]
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [(10_413_792_000 * 10**9, 2**63 - 1), (-62_135_596_800 * 10**9, -(2**63)), (2**63 - 1, 2**63 - 1)],

@@ -260,6 +260,55 @@ def test_committing_what_was_not_changed_leaves_latest_where_it_is(stage, reposi
     assert str(repository.registry.resolve(repository.parse("data")).name) == "acme/uncategorized/data:v1"
 
 
+def test_aliases_of_what_was_not_changed_go_to_the_base(stage, repository):
+    # SEMANTICS: the aliases that were asked for go to the base
+    idle, told = stage(plan=Plan(Labels(("asked",))))
+    busy, _ = stage(plan=Plan(Labels()))
+    put(busy, "keep", b"new")
+    busy.close()
+    idle.close()
+    assert told.read().outcome["name"] == "acme/uncategorized/data:v0"
+    assert not told.read().outcome["created"]
+    assert repository.registry.aliases(COLLECTION) == {"asked": 0, "latest": 1}
+    assert list(left_behind(repository)) == []
+    fresh, told = stage("fresh", type_="model", plan=Plan(Labels(("asked",))))
+    fresh.close()
+    assert told.read().state == "nothing"
+
+
+def modes(repository, name):
+    version = repository.resolve(repository.parse(name)).version
+    with contextlib.closing(repository.catalog(version)) as catalog:
+        return {entry.path: entry.mode for entry in catalog.entries()} | {".": catalog.node(1).mode}
+
+
+@pytest.mark.parametrize("path", ["keep", "a", "empty", ""], ids=["file", "directory", "empty directory", "root"])
+@pytest.mark.parametrize("how", ["draft", "commit"])
+def test_changed_permissions_alone_make_a_version(stage, repository, path, how):
+    mount, told = stage(plan=Plan(Labels() if how == "commit" else None))
+    busy, _ = stage(plan=Plan(Labels()))
+    put(busy, "keep", b"new")
+    busy.close()
+    mount.set_attributes(resolve(mount, path), 0o640, None, None, soon())
+    mount.close()
+    assert told.read().outcome["counts"] == {"added": 0, "changed": 1, "removed": 0}
+    if how == "draft":
+        (draft,) = repository.registry.drafts()
+        assert str(commit_draft(repository, draft, Labels()).version.name) == "acme/uncategorized/data:v2"
+    assert repository.registry.aliases(COLLECTION) == {"latest": 2}
+    assert modes(repository, "data:latest") == modes(repository, "data:v0") | {path or ".": 0o640}
+
+
+def test_permissions_changed_back_are_the_version_that_had_them(stage, repository):
+    for mode in (0o600, 0o644):
+        mount, told = stage("data:latest", plan=Plan(Labels()))
+        mount.set_attributes(resolve(mount, "keep"), mode, None, None, soon())
+        mount.close()
+    outcome = told.read().outcome
+    assert (outcome["name"], outcome["created"]) == ("acme/uncategorized/data:v0", False)
+    assert len(repository.registry.versions(COLLECTION)) == 2
+
+
 def test_a_draft_to_which_nothing_was_added_is_committed_at_unmount(stage, repository):
     first, _ = stage()
     put(first, "keep", b"drafted")
