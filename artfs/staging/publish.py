@@ -64,7 +64,7 @@ def publish(
 ) -> Outcome:
     """Store what an area holds and make it a draft, or with ``commit`` a version. The area is left as it is.
 
-    Raises BaseOutdated, and what storing and the registry raise; then it can be done again.
+    Raises BaseOutdated, InvalidPath, and what storing and the registry raise; then it can be done again.
     """
     facts, registry = tree.facts, repository.registry
     found = Counter(change.change for change in tree.changes())

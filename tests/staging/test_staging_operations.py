@@ -386,6 +386,19 @@ def test_extended_attributes_of_what_the_base_holds(stage):
     assert it.tree.xattrs(inode, None) == {}
 
 
+def test_a_file_that_cannot_grow_so_far_stays_as_it_is(stage, monkeypatch):
+    it = stage({"f": b"content"})
+
+    def too_large(_descriptor, _size):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(os, "ftruncate", too_large)
+    with failing(errno.EFBIG):
+        it.truncate("f", 1 << 61)
+    assert it.changes() == []
+    assert list(it.tree._files.inodes()) == []
+
+
 def test_the_room_left_is_the_disks(stage):
     it = stage({})
     disk = os.statvfs(it.directory)

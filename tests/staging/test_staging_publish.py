@@ -14,7 +14,7 @@ import pytest
 from homes import make_tree, open_repository, tree_of, wait_until
 
 from artfs.digests import md5_base64
-from artfs.errors import BaseOutdated, DraftInUse, NotFound, TypeRequired, VersionNotFound
+from artfs.errors import BaseOutdated, DraftInUse, InvalidPath, NotFound, TypeRequired, VersionNotFound
 from artfs.names import CollectionName
 from artfs.staging.mounted import Plan, StagedMount, Status, StatusFile
 from artfs.staging.overlap import overlap_of_draft
@@ -415,6 +415,28 @@ def test_a_defect_in_uploading_ahead_is_logged_and_does_not_end_it(stage, monkey
     mount.close()
     assert told.read().state == "done"
     assert "a defect" in caplog.text
+
+
+def test_a_path_that_a_rename_made_too_long_is_refused_and_the_area_kept(stage, repository):
+    # SEMANTICS: what lies beneath it may then exceed 4,096 bytes, which publishing refuses, naming the path.
+    mount, told = stage()
+    tops = []
+    for letter in "xy":
+        parent = 1
+        for _ in range(9):
+            parent = mount.make_directory(parent, letter * 255, 0o755).inode
+        tops.append(parent)
+    put_in = mount.create(tops[1], "f", 0o644).inode
+    mount.release(put_in)
+    mount.rename(1, "y" * 255, tops[0], "y")
+    mount.close()
+    status = told.read()
+    assert (status.state, status.exit_code) == ("kept", 4)
+    assert "longer than 4096 bytes" in status.error
+    (left,) = left_behind(repository)
+    with pytest.raises(InvalidPath, match="x" * 64):
+        commit_area(repository, left, Labels(), require_latest=False, progress=nobody)
+    assert left.path.exists()
 
 
 CHILD = """
