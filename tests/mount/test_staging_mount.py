@@ -187,6 +187,27 @@ def test_shared_writable_mapping(place):
     staged.close()
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_a_time_set_after_a_store_through_a_mapping_stays(mnt, closed):
+    # SEMANTICS: A modification time that is set stays, also over what was stored through a mapping before.
+    file = os.open(mnt / "large", os.O_RDWR)
+    mapped = mmap.mmap(file, 0)
+    if closed:
+        os.close(file)
+    for number in range(3):
+        mapped[100:103] = mapped[1_000_000:1_000_003] = b"%03d" % number
+        os.utime(mnt / "large", ns=(42, 42))
+    mapped.flush()
+    assert (mnt / "large").stat().st_mtime_ns == 42
+    mapped[100:103] = b"abc"
+    mapped.close()
+    if not closed:
+        os.close(file)
+    assert (mnt / "large").stat().st_mtime_ns != 42
+    assert (mnt / "large").read_bytes()[100:103] == b"abc"
+    assert (mnt / "large").read_bytes()[1_000_000:1_000_003] == b"002"
+
+
 def test_sparse_files_take_no_room(place):
     it = place()
     with open(it.path / "sparse", "wb") as file:
