@@ -59,7 +59,7 @@ def begin(repository: Repository, name: VersionName, type_: str | None) -> tuple
     if base is None and type_ is None:
         raise TypeRequired(collection=collection)
     if base is not None and base.state is State.PENDING:
-        _refuse_twice(repository, base)
+        _refuse_in_use(repository, base)
     kind = check_type(type_) if type_ is not None else base.type if base is not None else ""
     base_id = None if base is None else base.id
     home = collection if base is None else base.source_name.collection_name
@@ -84,7 +84,7 @@ def begin(repository: Repository, name: VersionName, type_: str | None) -> tuple
     return area, VersionTree(base, catalog, repository.reader(catalog))
 
 
-def _refuse_twice(repository: Repository, draft: VersionRow) -> None:
+def _refuse_in_use(repository: Repository, draft: VersionRow) -> None:
     for left in left_behind(repository):
         if left.facts.base_id == draft.id and left.process is not None:
             raise DraftInUse(draft=draft.name, process=left.process)
@@ -160,9 +160,10 @@ def commit_area(
 def commit_draft(
     repository: Repository, draft: VersionRow, labels: Labels, *, require_latest: bool = False
 ) -> Published:
-    """Make a version of a draft; raises NotFound for what is no draft, BaseOutdated, PacksCondemned."""
+    """Make a version of a draft; raises NotFound for what is no draft, DraftInUse, BaseOutdated, PacksCondemned."""
     if not draft.is_draft:
         raise NotFound(f"{draft.name} is no draft; `artfs drafts` lists them")
+    _refuse_in_use(repository, draft)
     catalog = repository.catalog(draft)
     assert draft.digest is not None
     assert draft.tree_digest is not None

@@ -199,6 +199,8 @@ def test_going_on_with_a_draft_makes_a_new_one_in_its_place(stage, repository, t
     second, _ = stage(str(draft.name))
     with pytest.raises(DraftInUse):
         stage(str(draft.name))
+    with pytest.raises(DraftInUse):
+        commit_draft(repository, draft, Labels())
     put(second, "two", b"2")
     second.close()
     (again,) = repository.registry.drafts()
