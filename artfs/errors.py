@@ -428,6 +428,14 @@ class LocalIOError(ArtfsError):
     exit_code = 9
 
 
+class TooManyOpenFiles(LocalIOError):
+    """This process, or the machine, has no file descriptor left."""
+
+    template = "cannot use {path}: too many files are open in this process or machine; raise RLIMIT_NOFILE"
+    errno = errno.ENFILE
+    """Also where it is the process's limit: whoever asked a mount is another process, which has not reached its own."""
+
+
 def local_error(path: object, error: OSError, *, what: str = "what is to be written") -> DiskFull | LocalIOError:
     """A fault of the operating system at ``path`` as one of ours; a full disk says that ``what`` does not fit."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

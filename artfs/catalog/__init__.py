@@ -2,7 +2,7 @@
 
 from artfs.catalog.build import CatalogBuilder, Summary
 from artfs.catalog.diff import Change, Difference, diff
-from artfs.catalog.entry import Entry, Extent, Kind, PackInfo, Reference
+from artfs.catalog.entry import Entry, Extent, Kind, PackInfo, Reference, bounded_time
 from artfs.catalog.read import Catalog, Node, Slice
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "Reference",
     "Slice",
     "Summary",
+    "bounded_time",
     "diff",
 ]

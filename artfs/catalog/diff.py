@@ -98,7 +98,7 @@ def difference_of(a: Entry, b: Entry) -> str:
         return "target"
     if a.reference != b.reference:
         return "reference"
-    return "mode" if a.kind is Kind.FILE and a.mode != b.mode else ""
+    return "mode" if a.kind in {Kind.FILE, Kind.REFERENCE} and a.mode != b.mode else ""
 
 
 def _size(entry: Entry) -> int:

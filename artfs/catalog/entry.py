@@ -8,6 +8,16 @@ from types import MappingProxyType
 
 import attrs
 
+_LATEST_NS = (1 << 63) - 1
+
+
+def bounded_time(ns: int) -> int:
+    """A time as SQLite's 64 bits hold its nanoseconds; one before 1677 or after 2262 becomes the nearest of those.
+
+    Linux does the same to what a file system cannot hold (timestamp_truncate in fs/inode.c; ext4: 1901 to 2446).
+    """
+    return max(-_LATEST_NS - 1, min(ns, _LATEST_NS))
+
 
 class Kind(enum.IntEnum):
     """What a path is."""

@@ -239,6 +239,10 @@ class Catalog:
         if held is not None:
             yield held
 
+    def permissions(self) -> Iterator[int]:
+        """The permission bits of every path in path order, the root first: what the digests leave out but for one."""
+        return (mode for (mode,) in self._rows("SELECT mode FROM node ORDER BY inode", ()))
+
     def entry(self, node: Node, path: str) -> Entry:
         """What stands at a node, under any path."""
         packs = {s.pack: self.pack(s.pack).key for s in self.slices(node, 0, node.size or 0)}

@@ -18,7 +18,7 @@ more, and programs try again."""
 
 _CALLERS_FAULT = frozenset(
     {
-        errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+        errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
         errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.EXDEV,
     }
 )  # fmt: skip

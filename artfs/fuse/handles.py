@@ -21,6 +21,8 @@ LEAST_KERNEL: Final = (6, 18)
 """The one that was seen to forget pages before and after the write; older ones have not been tried."""
 _PAST_CACHE: Final = 1 << 62
 """Set in the handles that go past the page cache; the rest of a handle is the inode."""
+_MAPPABLE: Final = 1 << 61
+"""Set in the handles of which mmap(2) makes shared writable mappings: those opened for reading and writing."""
 
 
 class Handles:
@@ -29,25 +31,40 @@ class Handles:
     def __init__(self) -> None:
         self._able = kernel_version() >= LEAST_KERNEL
         self._through_cache: Counter[int] = Counter()
+        self._mappable: Counter[int] = Counter()
 
     def add(self, inode: int, flags: int) -> int:
         """The handle for a file that is opened with ``flags``."""
         if self._able and flags & os.O_ACCMODE == os.O_WRONLY and inode not in self._through_cache:
             return inode | _PAST_CACHE
         self._through_cache[inode] += 1
-        return inode
+        if flags & os.O_ACCMODE != os.O_RDWR:
+            return inode
+        self._mappable[inode] += 1
+        return inode | _MAPPABLE
+
+    def may_be_mapped(self, inode: int) -> bool:
+        """Whether there may be shared writable mappings of a file. They hold their handle, whatever is closed."""
+        return inode in self._mappable
 
     def remove(self, handle: int) -> None:
         """The handle is closed."""
-        if not past_cache(handle):
-            self._through_cache[handle] -= 1
-            if not self._through_cache[handle]:
-                del self._through_cache[handle]
+        if past_cache(handle):
+            return
+        _one_less(self._through_cache, inode_of(handle))
+        if handle & _MAPPABLE:
+            _one_less(self._mappable, inode_of(handle))
+
+
+def _one_less(counts: Counter[int], inode: int) -> None:
+    counts[inode] -= 1
+    if not counts[inode]:
+        del counts[inode]
 
 
 def inode_of(handle: int) -> int:
     """The inode that a handle is of."""
-    return handle & ~_PAST_CACHE
+    return handle & ~(_PAST_CACHE | _MAPPABLE)
 
 
 def past_cache(handle: int) -> bool:

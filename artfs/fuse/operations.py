@@ -243,7 +243,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
         """The inode is the handle; what the kernel has cached of the file stays."""
-        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_APPEND):
+        if flags & (os.O_ACCMODE | os.O_TRUNC):  # O_APPEND changes nothing by itself
             raise FUSEError(errno.EROFS)
         return FileInfo(fh=inode, keep_cache=True)
 

@@ -13,6 +13,9 @@ ENGINES = ("auto", "direct", "pyfuse3")
 MOST_WORKERS = 64
 """More are of no use, and each has a descriptor of the connection, threads and caches of its own."""
 
+MOST_SOURCE = 1024
+"""Bytes of ``fsname=``: it shares one page with libfuse's other options, in which a comma or backslash is escaped."""
+
 
 @attrs.frozen
 class MountOptions:
@@ -86,6 +89,12 @@ def _at_least(least: int, number: int) -> int:
     return number
 
 
+def _source(text: str) -> str:
+    if not 0 < len(text.encode(errors="replace")) <= MOST_SOURCE:
+        raise ValueError(text)
+    return text
+
+
 def _engine(text: str) -> str:
     if text not in ENGINES:
         raise ValueError(text)
@@ -109,7 +118,7 @@ _VALUES: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "wait": ("wait", _seconds, "a number of seconds"),
     "engine": ("engine", _engine, f"one of {', '.join(ENGINES)}"),
     "workers": ("workers", _workers, f"a number from 1 to {MOST_WORKERS}"),
-    "fsname": ("source", str, "a name"),
+    "fsname": ("source", _source, f"a name of at most {MOST_SOURCE} bytes"),
 }
 _FLAGS: Mapping[str, tuple[str, bool]] = {
     "allow_other": ("allow_other", True),
@@ -151,7 +160,7 @@ def parse_options(text: str, base: MountOptions | None = None, *, sloppy: bool =
             try:
                 changes[field] = convert(value)
             except ValueError:
-                raise InvalidInput(f"mount option {option!r}: {name} must be {wanted}") from None
+                raise InvalidInput(f"mount option {option[:64]!r}: {name} must be {wanted}") from None
         elif not sloppy:
             known = ", ".join(sorted({*_FLAGS, *(f"{each}=" for each in _VALUES)}))
             raise InvalidInput(f"unknown mount option {option!r}; artfs knows {known}")

@@ -9,6 +9,7 @@ import select
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pyfuse3
 import trio
@@ -45,9 +46,9 @@ def serve(
 ) -> None:
     """Mount what ``make_tree`` makes on ``mountpoint`` (canonical) and serve it until it is unmounted.
 
-    Calls ``ready`` when the mount answers. SIGTERM, SIGINT and SIGHUP unmount, SIGUSR2 turns debug logging on and off;
-    main thread only. ``closing`` is the seconds that ``tree.close()`` may take. Raises what ``make_tree`` raises, and
-    ``MountFailed``.
+    Calls ``ready`` when the mount answers. SIGTERM, SIGINT and SIGHUP unmount and are passed over from then on, SIGUSR2
+    turns debug logging on and off; main thread only. ``closing`` is the seconds that ``tree.close()`` may take. Raises
+    what ``make_tree`` raises, and ``MountFailed``.
     """
     claim = Claim(runtime_dir, mountpoint, options.source)
     try:
@@ -71,6 +72,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _run(adapter: Operations, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what trio delivers again at its end must not kill us
+    _pass_over_signals(mountpoint)
     with (
         trio.open_signal_receiver(*ending_signals(), signal.SIGUSR2) as signals,
         trio.open_signal_receiver(signal.SIGALRM) as alarms,
@@ -91,6 +93,17 @@ async def _run(adapter: Operations, mountpoint: str, options: MountOptions, read
                 await _drain(adapter)
             # Ours to unmount, and done: libfuse would lazily detach whatever has been mounted there meanwhile.
             pyfuse3.close(unmount=False)
+
+
+def _pass_over_signals(mountpoint: str) -> None:
+    """Have what trio no longer receives end nothing: closing a writable mount's tree publishes what was written."""
+
+    def pass_over(number: int, _frame: FrameType | None) -> None:
+        log.info("%s: %s is ending already", signal.Signals(number).name, mountpoint)
+
+    for number in ending_signals():
+        signal.signal(number, pass_over)
+    signal.signal(signal.SIGUSR2, lambda _number, _frame: toggle_debug())
 
 
 def _mount(adapter: Operations, mountpoint: str, options: MountOptions) -> int:

@@ -12,6 +12,7 @@ libfuse, and programs fall back to writing.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Callable
@@ -121,6 +122,9 @@ class WritableOperations(Operations):
         """Change mode, size, modification time. Owners are not kept: a change is accepted, as tar and rsync need when
         run by root, and forgotten.
         """
+        # Not with a size: the kernel then holds back writes until it has the answer, and has dropped the mapped pages.
+        if fields.update_mtime and not fields.update_size and self._handles.may_be_mapped(inode):
+            await self._write_back(inode)
         changed = await self.call(
             self._writable.set_attributes,
             inode,
@@ -129,6 +133,13 @@ class WritableOperations(Operations):
             attr.st_mtime_ns if fields.update_mtime else None,
         )
         return self.describe(changed)
+
+    async def _write_back(self, inode: int) -> None:
+        """Have what was stored through mappings written now: the kernel would do so after the time is set, which would
+        then be that of the write. Told to forget a file's pages, it writes the dirty ones first; to this loop, so from
+        a thread.
+        """
+        await self._wait_for(functools.partial(pyfuse3.invalidate_inode, inode))
 
     @request
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:

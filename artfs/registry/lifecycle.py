@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -123,6 +123,7 @@ def commit(
     ttl: Ttl | Keep = KEEP,
     require_latest: bool = False,
     only_known: bool = False,
+    among: Collection[str] | None = None,
 ) -> Committed | None:
     """Make a PENDING version or draft visible, with its number, ``aliases`` and ``latest``.
 
@@ -130,8 +131,9 @@ def commit(
     goes. What a draft was saved with stays where an argument is None, empty or KEEP. Repeating a commit that went
     through answers it again. ``require_latest`` refuses unless the base is what ``latest`` names (or both are
     nothing). With ``only_known`` nothing happens, and the answer is None, unless the content is known: so a catalog
-    need not be stored to learn that. Raises VersionNotFound (abandoned), PacksCondemned, BaseOutdated, InvalidName,
-    InvalidMetadata, RegistryFull; then the version is still PENDING.
+    need not be stored to learn that. ``among`` are the ids of the versions that can be equal, None for all. Raises
+    VersionNotFound (abandoned), PacksCondemned, BaseOutdated, InvalidName, InvalidMetadata, RegistryFull; then the
+    version is still PENDING.
     """
     again = connection.execute(
         select(version.c.id).where(
@@ -145,7 +147,7 @@ def commit(
     if require_latest:
         _check_latest(connection, row.collection_id, row.base_id, name)
 
-    existing = lookup.find_content(connection, name, content.digest, content.tree_digest)
+    existing = lookup.find_content(connection, name, content.digest, content.tree_digest, among)
     if existing is None and only_known:
         return None
     if existing is not None:

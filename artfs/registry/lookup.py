@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
@@ -127,12 +127,20 @@ def content_equals(digest: str, tree_digest: str) -> ColumnElement[bool]:
 
 
 def find_content(
-    connection: Connection, collection: CollectionName, digest: str, tree_digest: str
+    connection: Connection,
+    collection: CollectionName,
+    digest: str,
+    tree_digest: str,
+    among: Collection[str] | None = None,
 ) -> VersionRow | None:
-    """The committed version of a sequence that has this content, if any; raises VersionNotFound."""
+    """The committed version of a sequence that has this content, if any; raises VersionNotFound.
+
+    ``among``: ids of those that count; None for all.
+    """
     holder = get_collection(connection, collection)
     found = views(connection, version.c.collection_id == holder.id, content_equals(digest, tree_digest), OWN)
-    # More than one cannot be: commit sees to it. An imported history may hold repeats; the newest counts.
+    # Versions of equal content differ in permissions, or were imported; the newest counts.
+    found = tuple(row for row in found if among is None or row.id in among)
     return max(found, key=lambda row: row.index or 0, default=None)
 
 

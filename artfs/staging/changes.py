@@ -44,6 +44,8 @@ class _Pair:
     old: int | None
     new: int | None
     names: Iterator[tuple[Node | None, Child | None]]
+    chmod: bool = False
+    """Both are there, and their permission bits differ."""
     old_empty: bool = True
     new_empty: bool = True
 
@@ -81,22 +83,22 @@ def _directories(view: View) -> Iterator[int]:
         parent = row[0]
         yield parent
     inode = 0
-    query = "SELECT inode FROM inode WHERE inode>? AND inode<? AND kind!=? ORDER BY inode LIMIT 1"
-    while row := view.database.one(query, inode, FIRST, Kind.DIRECTORY):
+    query = "SELECT inode FROM inode WHERE inode>? AND inode<? ORDER BY inode LIMIT 1"
+    while row := view.database.one(query, inode, FIRST):
         inode = row[0]
         node = view.base.node(inode)
         if node is not None:
-            yield node.parent
+            yield inode if node.kind == Kind.DIRECTORY else node.parent
 
 
 def _compare(view: View, database: sqlite3.Connection) -> Iterator[tuple[str, Change, int, str, int | None]]:
-    stack = [_Pair("", ROOT, ROOT, _names(view, ROOT, ROOT))]
+    stack = [_pair(view, "", view.base.node(ROOT), view.get(ROOT))]
     while stack:
         pair = stack[-1]
         old, new = next(pair.names, (None, None))
         if old is None and new is None:
             stack.pop()
-            yield from _emptied(pair)
+            yield from _directory(pair)
             continue
         pair.old_empty &= old is None
         pair.new_empty &= new is None
@@ -104,10 +106,12 @@ def _compare(view: View, database: sqlite3.Connection) -> Iterator[tuple[str, Ch
         old_directory = old is not None and old.kind == Kind.DIRECTORY
         new_directory = new is not None and new.inode.kind == Kind.DIRECTORY
         if old_directory or new_directory:
-            a = old.inode if old is not None and old_directory else None
-            b = new.inode.inode if new is not None and new_directory else None
-            if a != b or database.execute("SELECT 1 FROM touched WHERE inode=?", (a,)).fetchone():
-                stack.append(_Pair(path + "/", a, b, _names(view, a, b)))
+            was = old if old_directory else None
+            is_ = new.inode if new is not None and new_directory else None
+            below = _pair(view, path + "/", was, is_)
+            touched = "SELECT 1 FROM touched WHERE inode=?"
+            if below.old != below.new or database.execute(touched, (below.old,)).fetchone():
+                stack.append(below)
         if old is not None and new is not None and not old_directory and not new_directory:
             if what := _difference(view, old, new.inode):
                 yield (path, Change.CHANGED, view.size_and_mtime(new.inode)[0] or 0, what, None)
@@ -119,11 +123,19 @@ def _compare(view: View, database: sqlite3.Connection) -> Iterator[tuple[str, Ch
             yield (path, Change.ADDED, size or 0, "", new.inode.inode if new.inode.shown is None else None)
 
 
-def _emptied(pair: _Pair) -> Iterator[tuple[str, Change, int, str, int | None]]:
-    """An empty directory is a path of its own; one that holds something is not."""
+def _pair(view: View, prefix: str, old: Node | None, new: Inode | None) -> _Pair:
+    a, b = None if old is None else old.inode, None if new is None else new.inode
+    chmod = old is not None and new is not None and old.mode != new.mode
+    return _Pair(prefix, a, b, _names(view, a, b), chmod)
+
+
+def _directory(pair: _Pair) -> Iterator[tuple[str, Change, int, str, int | None]]:
+    """An empty directory is a path of its own; one that holds something is not, unless its permissions changed."""
     was, is_ = pair.old is not None and pair.old_empty, pair.new is not None and pair.new_empty
     if was != is_ and pair.prefix:
         yield (pair.prefix[:-1], Change.REMOVED if was else Change.ADDED, 0, "", None)
+    elif pair.chmod:
+        yield (pair.prefix[:-1] or ".", Change.CHANGED, 0, "mode", None)
 
 
 def _names(view: View, old: int | None, new: int | None) -> Iterator[tuple[Node | None, Child | None]]:
@@ -158,4 +170,4 @@ def _difference(view: View, old: Node, new: Inode) -> str:
             return "content"
         if new.kind == Kind.REFERENCE and view.base.reference(moved.inode) != view.base.reference(old.inode):
             return "reference"
-    return "mode" if new.kind == Kind.FILE and new.mode != old.mode else ""
+    return "mode" if new.mode != old.mode else ""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 
-from artfs.catalog import Catalog, Entry, Extent, Kind, Node
+from artfs.catalog import Catalog, Entry, Extent, Kind, Node, bounded_time
 from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD, PACK_DATA
 from artfs.digests import md5_base64, sha256
+from artfs.names import PATH_LIMIT, check_path
 from artfs.staging.schema import FIRST
 from artfs.staging.view import ROOT, Inode, View
 from artfs.versions.ingest import Packs
@@ -23,6 +24,8 @@ from artfs.versions.scan import SourceFile
 from artfs.vfs.tree import Tree
 
 _STEP = NEIGHBOURHOOD
+_SURELY_SHORT: Final = PATH_LIMIT // 4
+"""Characters that are within the limit of bytes whatever they are: a character has four at most."""
 
 
 class Segment(NamedTuple):
@@ -46,12 +49,14 @@ class StagedEntries:
     """Seconds for one read of the base, retries included."""
 
     def __iter__(self) -> Iterator[SourceFile | Entry]:
-        """Everything in path order, directories just before what they hold."""
+        """Everything in path order, directories just before what they hold; raises InvalidPath for one too long."""
         return self._below(ROOT, "")
 
     def _below(self, directory: int, prefix: str) -> Iterator[SourceFile | Entry]:
         for child in self.view.children_by_path(directory):
             path = prefix + child.name
+            if len(path) > _SURELY_SHORT:
+                check_path(path)  # a rename above it may have made it too long
             if child.inode.kind == Kind.DIRECTORY:
                 yield Entry(path, Kind.DIRECTORY, child.inode.mode, child.inode.mtime_ns)
                 yield from self._below(child.inode.inode, path + "/")
@@ -110,7 +115,8 @@ def source_file(view: View, node: Inode, path: str) -> SourceFile:
     status = view.files.stat(node.inode)
     identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
     local = view.files.path(node.inode)
-    return SourceFile(path, local, Kind.FILE, node.mode, status.st_size, status.st_mtime_ns, identity)
+    mtime_ns = bounded_time(status.st_mtime_ns)
+    return SourceFile(path, local, Kind.FILE, node.mode, status.st_size, mtime_ns, identity)
 
 
 def segments(written: list[tuple[int, int]], shown: int, size: int) -> list[Segment]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import attrs
 
-from artfs.errors import DiskFull, LocalIOError, NotFound
+from artfs.errors import DiskFull, FileTooLarge, LocalIOError, NotFound, TooManyOpenFiles
 
 
 @attrs.define(eq=False)
@@ -90,8 +90,13 @@ class LocalFiles:
         """A new local file of ``size`` zeros (a hole) and its descriptor; what a crash left there is overwritten."""
         with self._errors(inode):
             descriptor = os.open(self.path(inode), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            if size:
-                os.ftruncate(descriptor, size)
+            try:
+                if size:
+                    os.ftruncate(descriptor, size)
+            except BaseException:
+                os.close(descriptor)
+                os.unlink(self.path(inode))
+                raise
             return descriptor
 
     def open(self, inode: int) -> int:
@@ -163,8 +168,12 @@ class LocalFiles:
             raise local_error(Path(self.path(inode)), error) from error
 
 
-def local_error(path: Path, error: OSError) -> DiskFull | LocalIOError:
+def local_error(path: Path, error: OSError) -> DiskFull | FileTooLarge | LocalIOError:
     """What went wrong with a local file."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(where=path.parent, why="the local disk is full")
+    if error.errno == errno.EFBIG:
+        return FileTooLarge(name=str(path))
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return TooManyOpenFiles(path=path)
     return LocalIOError(path=path, why=error.strerror)

@@ -185,6 +185,10 @@ class StagedMount(StagingTree):
                 log.info("uploading ahead is put off: %s", error)
                 self._drop_publication()  # an uploader that failed stays failed
                 pause = _RETRY
+            except Exception:  # a defect here must not cost the rest of the mount its uploading ahead
+                log.exception("uploading ahead is put off")
+                self._drop_publication()
+                pause = _RETRY
 
     def _upload_rested(self) -> None:
         if next(self._rested(), None) is None:

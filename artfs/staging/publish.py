@@ -12,6 +12,7 @@ from artfs.catalog import Change
 from artfs.errors import VersionNotFound
 from artfs.faults import fault_point
 from artfs.registry import Registry, State
+from artfs.staging.area import Facts
 from artfs.staging.entries import StagedEntries
 from artfs.staging.overlap import overlap_of_area
 from artfs.staging.tree import StagingTree
@@ -63,16 +64,14 @@ def publish(
 ) -> Outcome:
     """Store what an area holds and make it a draft, or with ``commit`` a version. The area is left as it is.
 
-    Raises BaseOutdated, and what storing and the registry raise; then it can be done again.
+    Raises BaseOutdated, InvalidPath, and what storing and the registry raise; then it can be done again.
     """
     facts, registry = tree.facts, repository.registry
     found = Counter(change.change for change in tree.changes())
     counts = Counts(found[Change.ADDED], found[Change.CHANGED] + found[Change.RENAMED], found[Change.REMOVED])
     replaced = _draft(registry, facts.base_id)
-    if not found and (commit is None or not (commit.aliases or replaced)):
-        # Committing the base once more would take `latest` back to it from what others have made meanwhile.
-        registry.abandon(facts.pending)
-        return Outcome("", created=False, committed=False, counts=counts, stored_bytes=0)
+    if not found and (commit is None or replaced is None):
+        return _nothing_changed(registry, facts, commit, counts)
     root = tree.attributes(1, None)
     publication.set_root(root.mode, root.mtime_ns)
     staged = StagedEntries(tree.view, tree, publication.packs, repository.settings.read_deadline)
@@ -89,6 +88,7 @@ def publish(
             description=commit.description,
             metadata=commit.metadata,
             require_latest=require_latest,
+            permissions=True,
         )
     fault_point("published")
     return Outcome(
@@ -100,6 +100,15 @@ def publish(
         newer=newer,
         overlap=overlap,
     )
+
+
+def _nothing_changed(registry: Registry, facts: Facts, commit: Labels | None, counts: Counts) -> Outcome:
+    """No new version: the base gets the aliases that were asked for, and `latest` stays where others have taken it."""
+    name = ""
+    if commit is not None and commit.aliases and facts.base_id:
+        name = str(registry.add_aliases(facts.base_id, commit.aliases).name)
+    registry.abandon(facts.pending)
+    return Outcome(name, created=False, committed=bool(name), counts=counts, stored_bytes=0)
 
 
 def _draft(registry: Registry, version_id: str) -> str | None:

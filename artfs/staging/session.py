@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from artfs.staging.publish import Outcome, publish
 from artfs.staging.tree import StagingTree
 from artfs.versions.ingest import Progress
 from artfs.versions.log import Labels
-from artfs.versions.publication import Publication, Published
+from artfs.versions.publication import Publication, Published, equal_versions
 from artfs.versions.repository import Repository
 from artfs.vfs.version import VersionTree
 
@@ -58,7 +59,7 @@ def begin(repository: Repository, name: VersionName, type_: str | None) -> tuple
     if base is None and type_ is None:
         raise TypeRequired(collection=collection)
     if base is not None and base.state is State.PENDING:
-        _refuse_twice(repository, base)
+        _refuse_in_use(repository, base)
     kind = check_type(type_) if type_ is not None else base.type if base is not None else ""
     base_id = None if base is None else base.id
     home = collection if base is None else base.source_name.collection_name
@@ -83,7 +84,7 @@ def begin(repository: Repository, name: VersionName, type_: str | None) -> tuple
     return area, VersionTree(base, catalog, repository.reader(catalog))
 
 
-def _refuse_twice(repository: Repository, draft: VersionRow) -> None:
+def _refuse_in_use(repository: Repository, draft: VersionRow) -> None:
     for left in left_behind(repository):
         if left.facts.base_id == draft.id and left.process is not None:
             raise DraftInUse(draft=draft.name, process=left.process)
@@ -159,16 +160,19 @@ def commit_area(
 def commit_draft(
     repository: Repository, draft: VersionRow, labels: Labels, *, require_latest: bool = False
 ) -> Published:
-    """Make a version of a draft; raises NotFound for what is no draft, BaseOutdated, PacksCondemned."""
+    """Make a version of a draft; raises NotFound for what is no draft, DraftInUse, BaseOutdated, PacksCondemned."""
     if not draft.is_draft:
         raise NotFound(f"{draft.name} is no draft; `artfs drafts` lists them")
+    _refuse_in_use(repository, draft)
     catalog = repository.catalog(draft)
-    try:
-        packs = [pack.key for pack in catalog.packs()]
-    finally:
-        catalog.close()
     assert draft.digest is not None
     assert draft.tree_digest is not None
+    with contextlib.closing(catalog):
+        packs = [pack.key for pack in catalog.packs()]
+        among = None
+        if draft.origin == "mount":  # what is logged differs by its digests alone
+            home = draft.source_name.collection_name
+            among = equal_versions(repository, home, catalog, draft.digest, draft.tree_digest)
     assert draft.catalog_key is not None
     assert draft.catalog_sha256 is not None
     content = Content(
@@ -190,6 +194,7 @@ def commit_draft(
         metadata=labels.metadata,
         tags=labels.tags,
         require_latest=require_latest,
+        among=among,
     )
     assert committed is not None
     return Published(committed.version, committed.created, 0)

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 from cachetools import LRUCache
 
-from artfs.catalog import Catalog, Difference, Kind
+from artfs.catalog import Catalog, Difference, Kind, bounded_time
 from artfs.errors import (
     AlreadyExists,
     ArtfsError,
@@ -359,6 +359,8 @@ class StagingTree:
         self, inode: int, mode: int | None, size: int | None, mtime_ns: int | None, deadline: float | None
     ) -> Attributes:
         """Change size, mode, modification time."""
+        if mtime_ns is not None:
+            mtime_ns = bounded_time(mtime_ns)
         if size is not None:
             if self._nodes.get(inode).kind == Kind.DIRECTORY:
                 raise IsDirectory(name=f"inode {inode}")

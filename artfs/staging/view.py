@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from artfs.catalog import Catalog, Kind, Node
+from artfs.catalog import Catalog, Kind, Node, bounded_time
 from artfs.errors import NotFound
 from artfs.staging.database import Database
 from artfs.staging.files import LocalFiles
@@ -91,7 +91,7 @@ class View:
         if inode.shown is None:
             return inode.size, inode.mtime_ns
         status = self.files.stat(inode.inode)
-        return status.st_size, status.st_mtime_ns
+        return status.st_size, bounded_time(status.st_mtime_ns)
 
     def children(self, parent: int, cookie: int = 0) -> Iterator[Child]:
         """What a directory holds after ``cookie``: what the base has there, by name, then the new names by age."""

@@ -22,6 +22,8 @@ _SETTLED_NS = 1_000_000_000
 """A file changed less than a second before it was read may change again within one tick of the file system's clock
 and look the same (git calls this racy): it is not remembered."""
 
+_INT64 = 1 << 63
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS file (
     source TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, device INTEGER, inode INTEGER, ctime INTEGER,
@@ -66,7 +68,7 @@ class Hashes:
                 row = self._database.execute(
                     "SELECT md5, extents FROM file WHERE source=? AND size=? AND mtime=? AND device=? AND inode=?"
                     " AND ctime=?",
-                    (file.source, file.size, file.mtime_ns, *file.identity),
+                    _key(file),
                 ).fetchone()
         except sqlite3.Error as error:
             self._forget(error)
@@ -77,7 +79,7 @@ class Hashes:
         """Remember what a file hashed to; written in batches."""
         if time.time_ns() - max(file.mtime_ns, file.identity[2]) < _SETTLED_NS:
             return
-        row = (file.source, file.size, file.mtime_ns, *file.identity, hashed.md5, b"".join(hashed.extents))
+        row = (*_key(file), hashed.md5, b"".join(hashed.extents))
         with self._lock:
             self._new.append(row)
             full = len(self._new) >= 1000
@@ -110,6 +112,11 @@ class Hashes:
         if database is not None:
             database.close()
         discard_if_corrupt(self._path, error)
+
+
+def _key(file: SourceFile) -> tuple[object, ...]:
+    # SQLite's integers are signed; inode numbers are not, and overlayfs and network file systems use all 64 bits.
+    return (file.source, file.size, file.mtime_ns, *((n + _INT64) % (2 * _INT64) - _INT64 for n in file.identity))
 
 
 def discard_if_corrupt(path: Path, error: Exception) -> None:

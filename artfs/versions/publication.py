@@ -21,7 +21,7 @@ from typing import Any, Self
 import attrs
 import zstandard
 
-from artfs.catalog import CatalogBuilder, Entry, Extent, Summary
+from artfs.catalog import Catalog, CatalogBuilder, Entry, Extent, Summary, bounded_time
 from artfs.errors import ArtfsError, DeadlineExceeded, DiskFull, LocalIOError, VersionNotFound
 from artfs.faults import fault_point
 from artfs.names import CollectionName
@@ -93,6 +93,22 @@ class ClaimedPacks:
             self._registry.renew(self._version_id)
 
 
+def equal_versions(
+    repository: Repository, collection: CollectionName, mine: Catalog, digest: str, tree_digest: str
+) -> tuple[str, ...]:
+    """Ids of the versions whose content, permission bits included, is that of the catalog ``mine`` with its digests.
+
+    Equal digests mean equal paths, so that the permissions of two catalogs come in the same order.
+    """
+    found = []
+    for row in repository.registry.versions(collection):
+        if (row.digest, row.tree_digest) == (digest, tree_digest):
+            with contextlib.closing(repository.catalog(row)) as theirs:
+                if all(a == b for a, b in zip(mine.permissions(), theirs.permissions(), strict=True)):
+                    found.append(row.id)
+    return tuple(found)
+
+
 class Publication:
     """Writes one version: add entries in path order, then commit. A context manager; leaving it early abandons it."""
 
@@ -142,7 +158,7 @@ class Publication:
 
     def set_root(self, mode: int, mtime_ns: int) -> None:
         """Mode and mtime of the version's root directory."""
-        self._builder.set_root(mode, mtime_ns)
+        self._builder.set_root(mode, bounded_time(mtime_ns))
 
     def commit(
         self,
@@ -153,9 +169,15 @@ class Publication:
         tags: Sequence[str] = (),
         ttl: Ttl = INHERIT,
         require_latest: bool = False,
+        permissions: bool = False,
     ) -> Published:
-        """Store what is missing and make the version visible in one step, or move the aliases to one that is equal."""
+        """Store what is missing and make the version visible in one step, or move the aliases to one that is equal.
+
+        With ``permissions`` only one whose permission bits are the same is equal. Raises what the store and the
+        registry raise.
+        """
         summary = self._finish()
+        among = self._equals(summary) if permissions else None
         settle = functools.partial(
             self._registry.commit,
             self.id,
@@ -165,9 +187,10 @@ class Publication:
             tags=tags,
             ttl=ttl,
             require_latest=require_latest,
+            among=among,
         )
         committed = None
-        if self._registry.find_content(self._collection, summary.digest, summary.tree_digest) is not None:
+        if self._registry.find_content(self._collection, summary.digest, summary.tree_digest, among) is not None:
             committed = settle(self._content(summary, stored=False), only_known=True)
         if committed is None:
             committed = settle(self._content(summary))
@@ -205,6 +228,10 @@ class Publication:
         for row in self._registry.pack_checksums(self._builder.packs).values():
             self._builder.set_pack(row.key, row.size, row.checksums)
         return self._builder.finish()
+
+    def _equals(self, summary: Summary) -> tuple[str, ...]:
+        with contextlib.closing(Catalog(self._path, str(self._collection))) as mine:
+            return equal_versions(self._repository, self._collection, mine, summary.digest, summary.tree_digest)
 
     def _content(self, summary: Summary, *, stored: bool = True) -> Content:
         """What the registry is told; the catalog goes to the store first unless ``stored`` is false."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from artfs.catalog import Kind
+from artfs.catalog import Kind, bounded_time
 from artfs.errors import InvalidPattern, SourceMissing, SourceUnreadable
 from artfs.names import check_part, check_path
 
@@ -45,6 +45,7 @@ class SourceFile:
     mode: int
     size: int
     mtime_ns: int
+    """Within ``bounded_time``."""
     identity: tuple[int, int, int] = (0, 0, 0)
     """Device, inode and ctime: with size and mtime, what tells that a file has not changed."""
     target: str = ""
@@ -119,11 +120,12 @@ class _Scan:
             below = f"{relative}/{name}" if relative else name
             full = os.path.join(source, name)
             if target is not None:
-                yield SourceFile(path, full, Kind.SYMLINK, 0o777, len(target), status.st_mtime_ns, target=target)
+                mtime_ns = bounded_time(status.st_mtime_ns)
+                yield SourceFile(path, full, Kind.SYMLINK, 0o777, len(target), mtime_ns, target=target)
             elif stat.S_ISDIR(status.st_mode):
                 check_path(path)
                 mode = stat.S_IMODE(status.st_mode) & 0o777
-                yield SourceFile(path, full, Kind.DIRECTORY, mode, 0, status.st_mtime_ns)
+                yield SourceFile(path, full, Kind.DIRECTORY, mode, 0, bounded_time(status.st_mtime_ns))
                 if key.endswith("/"):
                     if _identity(status) in ancestors:
                         raise SourceUnreadable(path=full, why="it is a symbolic link to a directory that holds it")
@@ -212,6 +214,6 @@ def _file(path: str, source: str, status: os.stat_result) -> SourceFile:
         Kind.FILE,
         stat.S_IMODE(status.st_mode) & 0o777,
         status.st_size,
-        status.st_mtime_ns,
+        bounded_time(status.st_mtime_ns),
         (status.st_dev, status.st_ino, status.st_ctime_ns),
     )

@@ -71,6 +71,21 @@ def test_nothing_changed(copy, directory):
     assert copy.json("drafts") == {"drafts": [], "areas": []}
 
 
+def test_changed_permissions_alone_are_shown_and_committed(copy, directory, tmp_path):
+    copy.run("mount", "--writable", "vision/mnist", directory)
+    for path, mode in {"a.txt": 0o600, "train": 0o700, ".": 0o711}.items():
+        (directory / path).chmod(mode)
+    assert [line.split()[:2] for line in copy.out("status", directory).splitlines()] == [
+        ["M", "."], ["M", "a.txt"], ["M", "train"],
+    ]  # fmt: skip
+    done = copy.run("umount", directory)
+    assert "3 changed" in done.stderr
+    assert copy.out("commit", done.stdout.strip()) == "acme/vision/mnist:v2"
+    with copy.mounted("vision/mnist", tmp_path / "look") as mount:
+        found = [os.stat(mount.path / path).st_mode & 0o777 for path in ("a.txt", "train", ".")]
+    assert found == [0o600, 0o700, 0o711]
+
+
 @pytest.mark.parametrize("command", [["umount"], ["fusermount3", "-u"]])
 def test_other_ways_to_unmount_do_the_same_in_the_background(copy, directory, command):
     copy.run("mount", "--writable", "vision/mnist", directory)

@@ -35,6 +35,18 @@ def test_not_while_somebody_else_goes_through_the_cache(made):
     assert past_cache(made.add(7, os.O_WRONLY))
 
 
+def test_what_may_be_mapped_for_writing(made):
+    first, second = (made.add(7, os.O_RDWR) for _ in range(2))
+    made.add(8, os.O_RDONLY)
+    made.add(9, os.O_WRONLY)
+    assert [inode for inode in range(10) if made.may_be_mapped(inode)] == [7]
+    assert inode_of(first) == 7
+    for handle in (first, second):
+        assert made.may_be_mapped(7)
+        made.remove(handle)
+    assert not made.may_be_mapped(7)
+
+
 def test_not_on_an_older_kernel(monkeypatch):
     monkeypatch.setattr(handles, "kernel_version", lambda: (6, 1))
     assert not past_cache(Handles().add(7, os.O_WRONLY))

@@ -38,6 +38,11 @@ def test_the_mount_answers_as_soon_as_mounting_returns(mounted, runtime_dir):
     assert abs(found.started - time.time()) < 60
 
 
+def test_the_longest_source_is_shown_in_the_mount_table(mounted):
+    mount = mounted(MemoryTree({}), "fsname=" + "x" * 1024)
+    assert mounted_on(str(mount.path)).source == "x" * 1024
+
+
 def test_the_daemon_is_its_own_session_and_holds_no_terminal(mounted):
     mount = mounted(MemoryTree({}))
     assert os.getsid(mount.pid) != os.getsid(0)

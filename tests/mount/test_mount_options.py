@@ -44,11 +44,18 @@ def test_an_unknown_option_is_named_with_those_that_exist(option):
 
 
 @pytest.mark.parametrize(
-    "option", ["uid=", "uid=-1", "uid=me", "file_mode=8", "file_mode=1777", "wait=0", "wait=nan", "max_background=0"]
+    "option",
+    ["uid=", "uid=-1", "uid=me", "file_mode=8", "file_mode=1777", "wait=0", "wait=nan", "max_background=0", "fsname="],
 )
 def test_a_bad_value_is_named(option):
     with pytest.raises(InvalidInput, match=f"'{option}'"):
         parse_options(option)
+
+
+def test_a_source_that_the_mount_table_has_no_room_for_is_named():
+    assert parse_options("fsname=" + "x" * 1024).source == "x" * 1024
+    with pytest.raises(InvalidInput, match=r"'fsname=x*': fsname must be a name of at most 1024 bytes"):
+        parse_options("fsname=" + "x" * 5000)
 
 
 def test_a_source_cannot_bring_options_of_its_own():

@@ -171,6 +171,12 @@ def test_a_listing_goes_on_where_it_was_left(mounted):
         assert len({*some, *(entry.name for entry in first)}) == 5000
 
 
+def test_opening_for_appending_without_writing_is_reading(mounted):
+    descriptor = os.open(mounted(MemoryTree({"f": b"content"})).path / "f", os.O_RDONLY | os.O_APPEND)
+    assert os.read(descriptor, 9) == b"content"
+    os.close(descriptor)
+
+
 WRITES = {
     "open for writing": lambda root: os.open(root / "script.sh", os.O_WRONLY),
     "open for both": lambda root: os.open(root / "script.sh", os.O_RDWR),

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -186,6 +187,27 @@ def test_shared_writable_mapping(place):
     staged.close()
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_a_time_set_after_a_store_through_a_mapping_stays(mnt, closed):
+    # SEMANTICS: A modification time that is set stays, also over what was stored through a mapping before.
+    file = os.open(mnt / "large", os.O_RDWR)
+    mapped = mmap.mmap(file, 0)
+    if closed:
+        os.close(file)
+    for number in range(3):
+        mapped[100:103] = mapped[1_000_000:1_000_003] = b"%03d" % number
+        os.utime(mnt / "large", ns=(42, 42))
+    mapped.flush()
+    assert (mnt / "large").stat().st_mtime_ns == 42
+    mapped[100:103] = b"abc"
+    mapped.close()
+    if not closed:
+        os.close(file)
+    assert (mnt / "large").stat().st_mtime_ns != 42
+    assert (mnt / "large").read_bytes()[100:103] == b"abc"
+    assert (mnt / "large").read_bytes()[1_000_000:1_000_003] == b"002"
+
+
 def test_sparse_files_take_no_room(place):
     it = place()
     with open(it.path / "sparse", "wb") as file:
@@ -302,6 +324,15 @@ def test_a_directory_of_many_files(place):
     assert os.listdir(it.path) == []
 
 
+def test_a_time_beyond_64_bits_is_shown_as_the_nearest(mnt):
+    # SEMANTICS: one beyond is shown as the nearest of those at once
+    for path in (mnt / "large", mnt / "dir"):
+        run("touch", "-d", "2300-01-01", path)
+        assert path.stat().st_mtime_ns == 2**63 - 1
+    run("touch", "-d", "2300-01-01", mnt / "new")
+    assert (mnt / "new").stat().st_mtime_ns == 2**63 - 1
+
+
 def test_the_limit_of_a_file_size(mnt):
     program = """
 import os, resource, signal, sys
@@ -317,6 +348,65 @@ for refused in (lambda: os.pwrite(file, b"x", 10_000), lambda: os.ftruncate(file
 """
     assert run(sys.executable, "-c", program, mnt / "limited") == f"{errno.EFBIG} {errno.EFBIG} "
     assert (mnt / "limited").stat().st_size == 10_000
+
+
+def test_signals_do_not_cut_publishing_off(place, log, tmp_path):
+    # SEMANTICS: Further signals than the first are passed over, with a log line: only SIGKILL ends publishing.
+    closing, go, closed = (tmp_path / name for name in ("closing", "go", "closed"))
+
+    def publish_for_long(tree):
+        close = tree.close
+
+        def slow():
+            closing.touch()
+            wait_until(go.exists, "the signals have come", 30)
+            close()
+            closed.touch()
+
+        tree.close = slow
+
+    it = place(mount=False)
+    it.mount(log.path, change=publish_for_long)
+    os.kill(it.pid, signal.SIGTERM)
+    wait_until(closing.exists, "publishing has begun")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(it.pid, number)
+        log.wait_for(f"{number.name}: .* is ending already")
+    os.kill(it.pid, signal.SIGUSR2)
+    log.wait_for("logging at level DEBUG")
+    go.touch()
+    wait_until(lambda: not alive(it.pid), "the daemon ends")
+    assert closed.exists()
+
+
+def test_what_is_too_large_for_the_local_file_system_is_efbig(place, log):
+    def limit(_tree):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 20, 16 << 20))
+
+    it = place(mount=False)
+    it.mount(log.path, change=limit)
+    (it.path / "new").touch()
+    for name in ("large", "new"):
+        with open(it.path / name, "r+b", buffering=0) as file:
+            for refused in (lambda fd: os.ftruncate(fd, 17 << 20), lambda fd: os.pwrite(fd, b"x", 16 << 20)):
+                with failing(errno.EFBIG):
+                    refused(file.fileno())
+    assert (it.path / "large").read_bytes() == LARGE
+
+
+def test_a_daemon_without_descriptors_left_says_so(place, log):
+    # SEMANTICS: ENOSPC (EDQUOT, too), EFBIG, and ENFILE where the daemon has no descriptor left.
+    def limit(_tree):
+        most = len(os.listdir("/proc/self/fd")) + 30
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    it = place(mount=False)
+    it.mount(log.path, change=limit)
+    log.expect("too many files are open", None)
+    with contextlib.ExitStack() as opened, failing(errno.ENFILE):
+        for number in range(50):
+            opened.enter_context(open(it.path / f"f{number}", "xb"))
+    assert (it.path / "large").read_bytes() == LARGE
 
 
 # -- nothing is lost ----------------------------------------------------------------------------------------------

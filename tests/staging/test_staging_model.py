@@ -235,21 +235,27 @@ class Model(RuleBasedStateMachine):
         """What ``changes`` says leads from the base to what is there; content can be called changed in vain."""
         base = Catalog(self.stage.directory / "base", "base")
         tree = {entry.path for entry in base.leaves()}
+        modes = {entry.path: (entry.kind.name.lower(), entry.mode) for entry in base.entries()}
         base.close()
-        now = leaves_of(self.stage.snapshot())
+        snapshot = self.stage.snapshot()
+        now = leaves_of(snapshot)
         found = self.stage.changes()
         for change, path, old_path, _ in found:
             if change == Change.REMOVED.value:
                 tree.remove(path)
             elif change == Change.RENAMED.value:
                 tree.remove(old_path)
-        for change, path, _, _ in found:
+        for change, path, _, what in found:
             if change in {Change.ADDED.value, Change.RENAMED.value}:
                 assert path not in tree
                 tree.add(path)
             elif change == Change.CHANGED.value:
-                assert path in tree
+                assert path in tree or (what, snapshot[path][0]) == ("mode", "directory")
         assert tree == now
+        told = {path for _, path, _, _ in found}
+        for path, (kind, mode) in modes.items():
+            if path in snapshot and snapshot[path][0] == kind != "symlink" and snapshot[path][1] != mode:
+                assert path in told
 
     def teardown(self):
         if not hasattr(self, "stage"):

@@ -334,12 +334,69 @@ def test_times_and_modes(stage):
     assert it.changes() == [("added", "d/new", None, ""), ("changed", "f", None, "content")]
 
 
+def test_a_changed_permission_bit_is_a_change_of_whatever_has_it(stage):
+    # SEMANTICS: A changed permission bit of a file, directory or reference is a change: it is shown by `status`
+    it = stage({"a/b/f": b"1", "a/same": b"2", "empty": None, "kept/x": b"3"}, references={"s3": b"remote"})
+    for path, mode in {"": 0o700, "a/b": 0o711, "empty": 0o700, "s3": 0o600, "kept": 0o700}.items():
+        it.chmod(path, mode)
+    it.chmod("kept", 0o755)
+    assert it.changes() == [("changed", path, None, "mode") for path in (".", "a/b", "empty", "s3")]
+    it.create("empty/new")
+    it.chmod("", 0o755)
+    it.unlink("a/b/f")
+    assert it.changes() == [
+        ("added", "a/b", None, ""),
+        ("removed", "a/b/f", None, ""),
+        ("removed", "empty", None, ""),
+        ("added", "empty/new", None, ""),
+        ("changed", "s3", None, "mode"),
+    ]
+
+
+def test_a_directory_made_again_with_other_permissions_has_changed(stage):
+    it = stage({"d/f": b"1"})
+    it.rename("d", "old")
+    it.mkdir("d", 0o700)
+    it.rename("old/f", "d/f")
+    it.rmdir("old")
+    assert it.changes() == [("changed", "d", None, "mode")]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [(10_413_792_000 * 10**9, 2**63 - 1), (-62_135_596_800 * 10**9, -(2**63)), (2**63 - 1, 2**63 - 1)],
+    ids=["2300", "year 1", "the last that is held"],
+)
+def test_a_time_that_64_bits_do_not_hold_becomes_the_nearest(stage, given, shown):
+    it = stage({"f": b"1", "d/x": b"2"})
+    it.put("new", b"3")
+    for path in ("f", "d", "new"):
+        it.utime(path, given)
+    it.reopen()
+    assert (it.find("f").mtime_ns, it.find("d").mtime_ns) == (shown, shown)
+    first_of_ext4 = -(2**31) * 10**9  # the local file's own limit
+    assert it.find("new").mtime_ns in {shown, first_of_ext4}
+
+
 def test_extended_attributes_of_what_the_base_holds(stage):
     it = stage({"f": b"1"})
     inode = it.file("f")
     assert it.tree.xattrs(inode, None) == {"user.artfs.digest": b"digest"}
     it.write("f", 0, b"2")
     assert it.tree.xattrs(inode, None) == {}
+
+
+def test_a_file_that_cannot_grow_so_far_stays_as_it_is(stage, monkeypatch):
+    it = stage({"f": b"content"})
+
+    def too_large(_descriptor, _size):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(os, "ftruncate", too_large)
+    with failing(errno.EFBIG):
+        it.truncate("f", 1 << 61)
+    assert it.changes() == []
+    assert list(it.tree._files.inodes()) == []
 
 
 def test_the_room_left_is_the_disks(stage):

@@ -11,10 +11,10 @@ import sys
 import time
 
 import pytest
-from homes import make_tree, open_repository, tree_of
+from homes import make_tree, open_repository, tree_of, wait_until
 
 from artfs.digests import md5_base64
-from artfs.errors import BaseOutdated, DraftInUse, NotFound, TypeRequired, VersionNotFound
+from artfs.errors import BaseOutdated, DraftInUse, InvalidPath, NotFound, TypeRequired, VersionNotFound
 from artfs.names import CollectionName
 from artfs.staging.mounted import Plan, StagedMount, Status, StatusFile
 from artfs.staging.overlap import overlap_of_draft
@@ -199,6 +199,8 @@ def test_going_on_with_a_draft_makes_a_new_one_in_its_place(stage, repository, t
     second, _ = stage(str(draft.name))
     with pytest.raises(DraftInUse):
         stage(str(draft.name))
+    with pytest.raises(DraftInUse):
+        commit_draft(repository, draft, Labels())
     put(second, "two", b"2")
     second.close()
     (again,) = repository.registry.drafts()
@@ -258,6 +260,55 @@ def test_committing_what_was_not_changed_leaves_latest_where_it_is(stage, reposi
     idle.close()
     assert told.read().state == "nothing"
     assert str(repository.registry.resolve(repository.parse("data")).name) == "acme/uncategorized/data:v1"
+
+
+def test_aliases_of_what_was_not_changed_go_to_the_base(stage, repository):
+    # SEMANTICS: the aliases that were asked for go to the base
+    idle, told = stage(plan=Plan(Labels(("asked",))))
+    busy, _ = stage(plan=Plan(Labels()))
+    put(busy, "keep", b"new")
+    busy.close()
+    idle.close()
+    assert told.read().outcome["name"] == "acme/uncategorized/data:v0"
+    assert not told.read().outcome["created"]
+    assert repository.registry.aliases(COLLECTION) == {"asked": 0, "latest": 1}
+    assert list(left_behind(repository)) == []
+    fresh, told = stage("fresh", type_="model", plan=Plan(Labels(("asked",))))
+    fresh.close()
+    assert told.read().state == "nothing"
+
+
+def modes(repository, name):
+    version = repository.resolve(repository.parse(name)).version
+    with contextlib.closing(repository.catalog(version)) as catalog:
+        return {entry.path: entry.mode for entry in catalog.entries()} | {".": catalog.node(1).mode}
+
+
+@pytest.mark.parametrize("path", ["keep", "a", "empty", ""], ids=["file", "directory", "empty directory", "root"])
+@pytest.mark.parametrize("how", ["draft", "commit"])
+def test_changed_permissions_alone_make_a_version(stage, repository, path, how):
+    mount, told = stage(plan=Plan(Labels() if how == "commit" else None))
+    busy, _ = stage(plan=Plan(Labels()))
+    put(busy, "keep", b"new")
+    busy.close()
+    mount.set_attributes(resolve(mount, path), 0o640, None, None, soon())
+    mount.close()
+    assert told.read().outcome["counts"] == {"added": 0, "changed": 1, "removed": 0}
+    if how == "draft":
+        (draft,) = repository.registry.drafts()
+        assert str(commit_draft(repository, draft, Labels()).version.name) == "acme/uncategorized/data:v2"
+    assert repository.registry.aliases(COLLECTION) == {"latest": 2}
+    assert modes(repository, "data:latest") == modes(repository, "data:v0") | {path or ".": 0o640}
+
+
+def test_permissions_changed_back_are_the_version_that_had_them(stage, repository):
+    for mode in (0o600, 0o644):
+        mount, told = stage("data:latest", plan=Plan(Labels()))
+        mount.set_attributes(resolve(mount, "keep"), mode, None, None, soon())
+        mount.close()
+    outcome = told.read().outcome
+    assert (outcome["name"], outcome["created"]) == ("acme/uncategorized/data:v0", False)
+    assert len(repository.registry.versions(COLLECTION)) == 2
 
 
 def test_a_draft_to_which_nothing_was_added_is_committed_at_unmount(stage, repository):
@@ -336,6 +387,58 @@ def test_closed_files_that_have_rested_are_stored_while_the_user_works(stage, re
     assert repository.registry.drafts() == ()
     mount.close()
     assert len(repository.registry.drafts()) == 1
+
+
+def test_an_area_whose_files_have_times_beyond_64_bits_is_published(stage, repository, tmp_path):
+    mount, told = stage()
+    put(mount, "new", b"new")
+    put(mount, "keep", b"KEPT")
+    far = 10_413_792_000 * 10**9  # 2300
+    for name in ("new", "keep"):
+        os.utime(mount._files.path(resolve(mount, name)), ns=(far, far))
+    mount.close()
+    assert told.read().state == "done"
+    assert content(repository, told.read().outcome["name"], tmp_path / "got")["new"] == b"new"
+
+
+def test_a_defect_in_uploading_ahead_is_logged_and_does_not_end_it(stage, monkeypatch, caplog):
+    tries = []
+
+    def broken(_mount):
+        tries.append(1)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("artfs.staging.mounted._ROUND", 0.01)
+    monkeypatch.setattr("artfs.staging.mounted._RETRY", 0.01)
+    monkeypatch.setattr(StagedMount, "_upload_rested", broken)
+    mount, told = stage()
+    wait_until(lambda: len(tries) > 1, "it is tried again")
+    put(mount, "new", b"new")
+    mount.close()
+    assert told.read().state == "done"
+    assert "a defect" in caplog.text
+
+
+def test_a_path_that_a_rename_made_too_long_is_refused_and_the_area_kept(stage, repository):
+    # SEMANTICS: what lies beneath it may then exceed 4,096 bytes, which publishing refuses, naming the path.
+    mount, told = stage()
+    tops = []
+    for letter in "xy":
+        parent = 1
+        for _ in range(9):
+            parent = mount.make_directory(parent, letter * 255, 0o755).inode
+        tops.append(parent)
+    put_in = mount.create(tops[1], "f", 0o644).inode
+    mount.release(put_in)
+    mount.rename(1, "y" * 255, tops[0], "y")
+    mount.close()
+    status = told.read()
+    assert (status.state, status.exit_code) == ("kept", 4)
+    assert "longer than 4096 bytes" in status.error
+    (left,) = left_behind(repository)
+    with pytest.raises(InvalidPath, match="x" * 64):
+        commit_area(repository, left, Labels(), require_latest=False, progress=nobody)
+    assert left.path.exists()
 
 
 CHILD = """

@@ -1,5 +1,6 @@
 """Logging: what becomes a version, what is stored for it, and what failures leave behind."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -111,6 +112,19 @@ def test_an_mtime_alone_makes_no_version(tmp_path, log):
     log(source)
     os.utime(source / "a.txt")
     assert not log(source).created
+
+
+def test_a_time_that_64_bits_do_not_hold_becomes_the_nearest(tmp_path, repository, log, remembered):
+    # SEMANTICS: Modification times are kept from 1677 to 2262, which is what 64 bits of nanoseconds hold;
+    source = make_tree(tmp_path / "src", CONTENT)
+    far = 10_413_792_000 * 10**9  # 2300
+    for path in (source / "a.txt", source / "d/link", source / "d", source / "empty", source):
+        os.utime(path, ns=(far, far), follow_symlinks=False)
+    version = log(source).version
+    with contextlib.closing(repository.catalog(version)) as catalog:
+        assert catalog.node(1).mtime_ns == 2**63 - 1
+        times = {entry.path: entry.mtime_ns for entry in catalog.entries()}
+    assert {path for path, time in times.items() if time == 2**63 - 1} == {"a.txt", "d/link", "d", "empty"}
 
 
 @pytest.mark.parametrize(

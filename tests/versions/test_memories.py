@@ -41,6 +41,18 @@ def test_a_hash_is_remembered_across_processes(tmp_path, file):
     again.close()
 
 
+def test_an_inode_number_of_64_bits_is_remembered(tmp_path, file):
+    device, _, ctime = settled(file).identity
+    memory = Hashes(tmp_path / "hashes.db")
+    for inode in (2**64 - 1, 2**63, 2**63 - 1):
+        far = attrs.evolve(file, identity=(device, inode, ctime))
+        assert memory.get(far) is None
+        memory.put(far, HASHED)
+        memory.flush()
+        assert memory.get(far) == HASHED
+    memory.close()
+
+
 def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path, file):
     # SEMANTICS: A file that changed less than a second before it was read is not remembered.
     memory = Hashes(tmp_path / "hashes.db")
