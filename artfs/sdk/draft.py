@@ -152,8 +152,7 @@ def hash_file(file: SourceFile) -> str:
             status = os.fstat(stream.fileno())
     except OSError as error:
         raise SourceUnreadable(path=file.source, why=error.strerror) from error
-    identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
-    if (status.st_size, status.st_mtime_ns, identity) != (file.size, file.mtime_ns, file.identity):
+    if not file.is_still(status):
         raise SourceChanged(path=file.source)
     return md5_base64(digest)
 

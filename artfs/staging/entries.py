@@ -20,7 +20,7 @@ from artfs.names import PATH_LIMIT, check_path
 from artfs.staging.schema import FIRST
 from artfs.staging.view import ROOT, Inode, View
 from artfs.versions.ingest import Packs
-from artfs.versions.scan import SourceFile
+from artfs.versions.scan import SourceFile, identity_of
 from artfs.vfs.tree import Tree
 
 _STEP = NEIGHBOURHOOD
@@ -113,10 +113,9 @@ class StagedEntries:
 def source_file(view: View, node: Inode, path: str) -> SourceFile:
     """A file that has nothing of the base, as a source to be logged; raises LocalIOError."""
     status = view.files.stat(node.inode)
-    identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
     local = view.files.path(node.inode)
     mtime_ns = bounded_time(status.st_mtime_ns)
-    return SourceFile(path, local, Kind.FILE, node.mode, status.st_size, mtime_ns, identity)
+    return SourceFile(path, local, Kind.FILE, node.mode, status.st_size, mtime_ns, identity_of(status))
 
 
 def segments(written: list[tuple[int, int]], shown: int, size: int) -> list[Segment]:

@@ -22,8 +22,6 @@ _SETTLED_NS = 1_000_000_000
 """A file changed less than a second before it was read may change again within one tick of the file system's clock
 and look the same (git calls this racy): it is not remembered."""
 
-_INT64 = 1 << 63
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS file (
     source TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, device INTEGER, inode INTEGER, ctime INTEGER,
@@ -115,8 +113,7 @@ class Hashes:
 
 
 def _key(file: SourceFile) -> tuple[object, ...]:
-    # SQLite's integers are signed; inode numbers are not, and overlayfs and network file systems use all 64 bits.
-    return (file.source, file.size, file.mtime_ns, *((n + _INT64) % (2 * _INT64) - _INT64 for n in file.identity))
+    return (file.source, file.size, file.mtime_ns, *file.identity)
 
 
 def discard_if_corrupt(path: Path, error: Exception) -> None:

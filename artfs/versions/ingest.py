@@ -18,7 +18,7 @@ from typing import Protocol
 
 import attrs
 
-from artfs.catalog import Entry, Extent, Kind, bounded_time
+from artfs.catalog import Entry, Extent, Kind
 from artfs.catalog.layout import PACK_DATA
 from artfs.digests import md5_base64, sha256
 from artfs.errors import SourceChanged, SourceUnreadable
@@ -219,8 +219,5 @@ def _open(file: SourceFile) -> int:
 
 
 def _check_unchanged(file: SourceFile, descriptor: int, length: int) -> None:
-    status = os.fstat(descriptor)
-    identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
-    found = (status.st_size, bounded_time(status.st_mtime_ns), identity, length)
-    if found != (file.size, file.mtime_ns, file.identity, file.size):
+    if length != file.size or not file.is_still(os.fstat(descriptor)):
         raise SourceChanged(path=file.source)

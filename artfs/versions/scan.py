@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 IGNORE_FILE = ".artfsignore"
 """Patterns as in .gitignore, read from the top of the source; it is logged itself, as .gitignore is committed."""
+
+
+_INT64: Final = 1 << 63
 
 
 class Symlinks(enum.Enum):
@@ -47,8 +50,25 @@ class SourceFile:
     mtime_ns: int
     """Within ``bounded_time``."""
     identity: tuple[int, int, int] = (0, 0, 0)
-    """Device, inode and ctime: with size and mtime, what tells that a file has not changed."""
+    """Of ``identity_of``: with size and mtime, what tells that a file has not changed."""
     target: str = ""
+
+    def is_still(self, status: os.stat_result) -> bool:
+        """Whether a later stat says the same."""
+        found = (status.st_size, bounded_time(status.st_mtime_ns), identity_of(status))
+        return found == (self.size, self.mtime_ns, self.identity)
+
+
+def identity_of(status: os.stat_result) -> tuple[int, int, int]:
+    """Device, inode and ctime, as SQLite's signed 64 bits hold them.
+
+    Inode numbers are unsigned, and overlayfs and network file systems use the highest bit.
+    """
+    return _signed(status.st_dev), _signed(status.st_ino), bounded_time(status.st_ctime_ns)
+
+
+def _signed(number: int) -> int:
+    return (number + _INT64) % (2 * _INT64) - _INT64
 
 
 class Exclusion:
@@ -215,5 +235,5 @@ def _file(path: str, source: str, status: os.stat_result) -> SourceFile:
         stat.S_IMODE(status.st_mode) & 0o777,
         status.st_size,
         bounded_time(status.st_mtime_ns),
-        (status.st_dev, status.st_ino, status.st_ctime_ns),
+        identity_of(status),
     )

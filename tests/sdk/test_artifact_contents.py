@@ -234,3 +234,11 @@ def test_the_digest_does_not_change_when_logged(run, write):
     run.log_artifact(artifact).wait()
     assert (artifact.digest, artifact.size, artifact.manifest.to_manifest_json()) == before
     assert artifact.file_count == 300
+
+
+def test_a_file_with_a_time_that_is_out_of_bounds(run, write):
+    path = write("f", "1")
+    os.utime(path, ns=(1 << 63, 1 << 63))  # in 2262
+    artifact = artfs.Artifact("mnist", "dataset")
+    artifact.add_file(path)
+    assert run.log_artifact(artifact).wait().file_count == 1

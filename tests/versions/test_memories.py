@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -13,7 +14,7 @@ from artfs.names import CollectionName
 from artfs.versions.hashes import Hashed, Hashes
 from artfs.versions.log import log_path
 from artfs.versions.remembered import RememberedNames
-from artfs.versions.scan import scan
+from artfs.versions.scan import identity_of, scan
 
 HASHED = Hashed(b"m" * 16, (b"1" * 32, b"2" * 32))
 
@@ -45,7 +46,8 @@ def test_an_inode_number_of_64_bits_is_remembered(tmp_path, file):
     device, _, ctime = settled(file).identity
     memory = Hashes(tmp_path / "hashes.db")
     for inode in (2**64 - 1, 2**63, 2**63 - 1):
-        far = attrs.evolve(file, identity=(device, inode, ctime))
+        status = SimpleNamespace(st_dev=device, st_ino=inode, st_ctime_ns=ctime)
+        far = attrs.evolve(file, identity=identity_of(status))
         assert memory.get(far) is None
         memory.put(far, HASHED)
         memory.flush()
