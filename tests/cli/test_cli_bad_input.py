@@ -1,6 +1,7 @@
 """What bad input gets: one clear sentence on standard error, the documented exit code, and nothing lost."""
 
 import contextlib
+import json
 import os
 import re
 import sqlite3
@@ -311,6 +312,29 @@ def test_a_registry_of_a_newer_artfs(copy, tmp_path):
     assert sentence.partition(": use")[0] in copy.out("doctor", code=1)
     revise(copy, HEAD)
     assert is_whole(copy, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "check"),
+    [
+        ("ARTFS_REGISTRY_URL", "sqlite://", "registry"),
+        ("ARTFS_REGISTRY_URL", "postgresql://h:notaport/db", "registry"),
+        ("ARTFS_ENTITY", "a/b", "configuration"),
+        ("ARTFS_STORE_ENDPOINT", "nonsense", "configuration"),
+    ],
+)
+def test_doctor_reports_the_settings_that_commands_refuse(program, key, value, check):
+    wrong = program.with_environment(**{key: value})
+    said = wrong.fails(10, "ls").removeprefix("configuration: ")
+    report = {line["name"]: line for line in json.loads(wrong.out("doctor", "--json", code=1))}
+    assert report[check]["ok"] is False
+    assert said in report[check]["found"]
+
+
+def test_an_endpoint_of_aws_that_is_no_url(program, s3_server):
+    environment = s3_server.environment("nonsense")
+    wrong = program.with_environment(**environment, ARTFS_STORE_URL="s3://bucket/x")
+    assert "not the URL of a server" in wrong.out("doctor", code=1)
 
 
 def test_a_registry_without_a_schema_gets_one(program, tmp_path):
