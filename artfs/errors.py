@@ -111,6 +111,18 @@ class TypeRequired(InvalidInput):
     template = "the collection {collection} does not exist yet; say what it holds with --type"
 
 
+class InvalidTarget(InvalidInput):
+    """A directory that the files of a version cannot be written to, or must not be."""
+
+    template = "cannot write a version to {directory!r}: {why}"
+
+
+class InvalidText(InvalidInput):
+    """Free text, such as a description, that cannot be kept."""
+
+    template = "invalid {what} {text!r}: {why}"
+
+
 class SourceChanged(InvalidInput):
     """A source file changed while it was being read for a new version."""
 

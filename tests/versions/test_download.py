@@ -10,6 +10,7 @@ from artfs.catalog import Entry, Kind, Reference
 from artfs.errors import (
     ArtfsError,
     DiskFull,
+    InvalidTarget,
     LocalIOError,
     ObjectNotFound,
     ReferenceMissing,
@@ -179,6 +180,50 @@ def test_checkout_makes_the_directory_equal(tmp_path, repository, catalog, targe
 def test_checkout_into_what_does_not_exist(repository, catalog, target):
     checkout(repository, catalog, str(target / "below"))
     assert tree_of(target / "below") == CONTENT
+
+
+def test_an_empty_name_is_not_the_working_directory(repository, catalog, target, monkeypatch):
+    make_tree(target, {"precious": b"1"})
+    monkeypatch.chdir(target)
+    for act in (checkout, download):
+        with pytest.raises(InvalidTarget, match="the name is empty"):
+            act(repository, catalog, "")
+    assert tree_of(target) == {"precious": b"1"}
+
+
+@pytest.mark.parametrize("place", ["home", "home/store/packs", "home/new", ".", "link"])
+def test_checkout_refuses_where_artfs_keeps_its_own(tmp_path, repository, catalog, place):
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    before = tree_of(tmp_path)
+    with pytest.raises(InvalidTarget, match="artfs keeps its own files"):
+        checkout(repository, catalog, str(tmp_path / place))
+    assert tree_of(tmp_path) == before
+
+
+def test_checkout_refuses_a_directory_with_the_configuration_or_the_registry(tmp_path, open_home, catalog, target):
+    elsewhere = open_home(registry_url=f"sqlite:///{target}/registry.db")
+    target.mkdir()
+    with pytest.raises(InvalidTarget, match=r"registry\.db lies in it"):
+        checkout(elsewhere, catalog, str(target))
+    assert os.listdir(target) == []
+    checkout(elsewhere, catalog, str(target / "beside"))
+
+
+def test_checkout_deletes_nothing_while_the_store_does_not_answer(tmp_path, repository, catalog, target):
+    make_tree(target, {"precious": b"1"})
+    repository.cache.clean()
+    (tmp_path / "home/store").rename(tmp_path / "moved")
+    with pytest.raises(ArtfsError, match="does not exist"):
+        checkout(repository, catalog, str(target))
+    assert tree_of(target) == {"precious": b"1"}
+
+
+def test_checkout_of_what_is_cached_needs_no_store(tmp_path, repository, catalog, target):
+    make_tree(target, {"stranger": b"1"})
+    warm(repository, catalog)
+    (tmp_path / "home/store").rename(tmp_path / "moved")
+    checkout(repository, catalog, str(target))
+    assert tree_of(target) == CONTENT
 
 
 # -- verify
