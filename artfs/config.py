@@ -20,12 +20,11 @@ import platformdirs
 import tomli_w
 
 from artfs.errors import ConfigurationError, InvalidName, LocalIOError
-from artfs.names import DEFAULT_PROJECT, check_entity, check_project
+from artfs.names import DEFAULT_PROJECT, check_entity, check_project, is_text
 
 GIB: Final = 1 << 30
 LONGEST: Final = 1e9
 """Seconds that a time in the settings may not reach: 30 years."""
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @attrs.frozen
@@ -114,12 +113,12 @@ def _flag(value: object) -> bool:
 
 
 def _text(value: object) -> str:
-    """``value`` itself, if SQLite, PostgreSQL and the kernel can all take it; the sentence does not repeat secrets."""
+    """``value`` itself, if it is a text; what is said of it does not repeat it, as it may hold a password."""
     if not isinstance(value, str):
         raise ConfigurationError(why="it is not a text in quotes")
     if not value:
         raise ConfigurationError(why="it is empty")
-    if "\0" in value or _SURROGATE.search(value):
+    if not is_text(value):
         raise ConfigurationError(why="it holds a NUL, or bytes that are not UTF-8")
     return value
 

@@ -51,6 +51,34 @@ def test_invalid_names(sample, name):
     assert sample.fails(4, "cat", name, "x").startswith("invalid ")
 
 
+BYTES = "\udcff"
+"""How Python spells an argument that is not UTF-8."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ls", f"{BYTES}/"],
+        ["ls", f"acme/{BYTES}/"],
+        ["ls", NAME, BYTES],
+        ["cat", NAME, BYTES],
+        ["diff", BYTES, NAME],
+        ["tag", NAME, BYTES],
+        ["alias", NAME, BYTES],
+        ["log", ".", NAME, "--description", BYTES],
+        ["commit", BYTES, "--description", BYTES],
+    ],
+)
+def test_arguments_that_are_not_utf8(sample, arguments):
+    assert sample.fails(4, *arguments).startswith("invalid ")
+
+
+@pytest.mark.parametrize("command", [["info"], ["ls"], ["cat"], ["rm"]])
+def test_a_version_number_beyond_all_databases(sample, command):
+    arguments = [*command, f"{NAME}:v99999999999999999999", *(["a"] if command in (["cat"], ["ls"]) else [])]
+    assert "v99999999999999999999 does not exist" in sample.fails(3, *arguments)
+
+
 def test_refused_labels_and_metadata(copy, tmp_path):
     source = make_tree(tmp_path / "src", {"a": b"1"})
     for option, why in (
