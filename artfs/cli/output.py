@@ -29,7 +29,8 @@ def json_option(function: _F) -> _F:
 
 def print_json(value: Any) -> None:
     """One JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    click.echo(text.encode(errors="backslashreplace").decode())  # of a lone surrogate, that is JSON's own escape
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 
@@ -299,10 +300,42 @@ def test_an_output_that_is_full(sample):
     assert said == "artfs: standard output: No space left on device\n"
 
 
-def test_an_output_that_is_closed(sample):
-    command = f"{PYTHON} -m artfs.cli ls {NAME} >&-"
-    done = subprocess.run(["sh", "-c", command], env=sample.environment, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    ("arguments", "streams", "code"),
+    [
+        (["ls", NAME], ">&{gone}", 141),
+        (["cat", NAME, "a.txt"], ">&{gone}", 141),
+        (["--help"], ">&{gone}", 141),
+        (["nocmd"], "2>&{gone}", 2),
+        (["info", "no/such"], "2>&{gone}", 3),
+        (["ls", NAME], ">&-", 0),
+        (["cat", NAME, "a.txt"], ">&-", 0),
+        (["info", NAME], "2>&-", 0),
+        (["info", "no/such"], "2>&-", 3),
+        (["cache", "warm", NAME, "--order", "-"], "<&-", 0),
+        (["ls", NAME], "<&- >&- 2>&-", 0),
+    ],
+)
+def test_streams_that_are_closed_and_readers_that_are_gone(sample, arguments, streams, code):
+    reader, gone = os.pipe()
+    os.close(reader)
+    command = f'exec "$@" {streams.format(gone=gone)}'
+    whole = ["bash", "-c", command, "-", PYTHON, "-m", "artfs.cli", *arguments]
+    done = subprocess.run(whole, env=sample.environment, capture_output=True, pass_fds=[gone], check=False)
+    os.close(gone)
+    assert done.returncode == code
+    assert done.stderr == b""
+
+
+def test_metadata_that_no_output_can_hold(program, tmp_path, monkeypatch):
+    source = make_tree(tmp_path / "src", {"a": b"1"})
+    program.run("log", source, NAME, "-t", "dataset")
+    with sqlite3.connect(program.home / "registry.db") as database:
+        database.execute("UPDATE version SET metadata=?", (r'{"a": "\ud800 \udcff"}',))
+    database.close()
+    assert program.run("info", NAME, process=True, text=False).stdout.splitlines()[-1] == b"  a  \\ud800 \xff"
+    assert program.json("info", NAME)["metadata"] == {"a": "\ud800 \udcff"}
+    assert "written records: 1" in program.out("gc")
 
 
 def test_a_working_directory_that_is_gone(sample, tmp_path):
