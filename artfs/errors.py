@@ -196,7 +196,8 @@ class AliasesExist(Conflict):
     """A version that still has aliases is deleted only on request."""
 
     template = (
-        "{name} still has the aliases {aliases}; pass --delete-aliases (delete_aliases=True) to delete it with them"
+        "{name} still has the aliases {aliases}; `artfs rm --delete-aliases`, in Python delete(delete_aliases=True), "
+        "deletes it with them"
     )
 
 

@@ -104,6 +104,11 @@ def test_init_log_and_look(program, tmp_path):
     assert again["stored_bytes"] == 0
     done = program.run("log", source, "mnist", "--exclude", "*.tmp")  # its type is known by now
     assert "same content: no new version" in done.stderr
+    assert "had no effect" not in done.stderr
+    late = ["--description", "d", "--tag", "t", "--ttl", "3", "--metadata", "{}"]
+    for more in ([], ["--json"]):
+        done = program.run("log", source, "mnist", "--exclude", "*.tmp", *late, *more)
+        assert "--tag, --description, --metadata, --ttl had no effect: that version keeps its own" in done.stderr
     info = program.json("info", "mnist:best")
     assert (info["name"], info["metadata"], info["files"]) == ("acme/vision/mnist:v0", {"from": "file"}, 2)
     assert info["size"] == 3
@@ -222,6 +227,8 @@ def test_rm_and_gc(copy):
     assert copy.json("info", NAME)["name"] == "acme/vision/mnist:v0"
     objects = {path for path in (copy.home / "store/packs").rglob("*") if path.is_file()}
     assert len(objects) == 2
+    for grace in ("inf", "nan", "-1", "1e10", "1e300"):
+        assert "Invalid value for --grace" in copy.run("gc", "--grace", grace, code=2).stderr
     for _ in range(2):  # condemned, then deleted
         copy.run("gc", "--grace", "0")
     assert len({path for path in objects if path.exists()}) == 1
@@ -231,17 +238,21 @@ def test_rm_and_gc(copy):
 def test_cache(copy, tmp_path):
     assert "freed" in copy.out("cache", "clean")
     assert copy.json("cache", "info")["size"] == 0
-    copy.run("cache", "warm", NAME, "--paths", "train/3/*")
+    said = copy.out("cache", "warm", NAME, "--paths", "train/3/*")
+    assert said == "36 files of acme/vision/mnist:v1 are in the cache"
     some = copy.json("cache", "info")["parts_size"]
     assert some > 0
     order = tmp_path / "order"
-    order.write_text("big.bin\nGrüße 日本 🎈.txt\n\ntrain/3/0003.png\n")
+    order.write_bytes("big.bin\r\r\nGrüße 日本 🎈.txt\r\n\ntrain/3/0003.png\n".encode())
     copy.run("cache", "clean")
     said = copy.out("cache", "warm", NAME, "--order", order, "--paths", "*.bin")
-    assert said == "acme/vision/mnist:v1 is in the cache"
+    assert said == "1 file of acme/vision/mnist:v1 is in the cache"
     assert copy.json("cache", "info")["parts_size"] > 11 << 20
-    order.write_text("absent\n")
-    assert copy.fails(3, "cache", "warm", NAME, "--order", order) == "file absent does not exist"
+    order.write_text("ab\x1bsent\n")
+    said = copy.fails(3, "cache", "warm", NAME, "--order", order)
+    assert said == "'ab\\x1bsent' is not in acme/vision/mnist:v1"
+    said = copy.fails(3, "cache", "warm", NAME, "--paths", "train/9*")
+    assert said == "no file of acme/vision/mnist:v1 matches 'train/9*'"
     assert copy.run("cache", "warm", NAME, "--order", tmp_path / "no", code=2).returncode == 2
     assert copy.out("cache", "warm", NAME) == "acme/vision/mnist:v1 is in the cache"
     (copy.home / "store").rename(tmp_path / "moved")

@@ -12,6 +12,7 @@ from artfs.errors import (
     DiskFull,
     InvalidTarget,
     LocalIOError,
+    NotFound,
     ObjectNotFound,
     ReferenceMissing,
     ReferenceUnsupported,
@@ -299,7 +300,9 @@ def test_part_of_a_version_is_warmed(tmp_path, repository, log, target):
     half = os.urandom(40 << 20)
     content = {"x/large": half, "y/large": half[::-1]}
     with closing(repository.catalog(log(make_tree(tmp_path / "big", content)).version)) as catalog:
-        warm(repository, catalog, pattern="x/*")
+        assert warm(repository, catalog, pattern="x/*") == 1
+        with pytest.raises(NotFound, match=r"no file of acme/vision/mnist:v0 matches 'z\*'"):
+            warm(repository, catalog, pattern="z*")
         lose_store(repository)
         download(repository, catalog, str(target), prefix="x/")
         with pytest.raises((ObjectNotFound, ArtfsError)):
