@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from artfs.cli.output import json_option, moment, print_json, size
+from artfs.cli.output import count, json_option, moment, print_json, size
 from artfs.config import load_settings
 from artfs.errors import ArtfsError, InvalidName, NotFound, PathNotFound
 from artfs.names import check_entity, check_path, check_project, parse_collection_name
@@ -69,7 +69,7 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
     for row in rows:
         labels = " ".join([*row.get("aliases", ()), *(f"#{tag}" for tag in row.get("tags", ()))])
         if "files" in row:
-            facts = f"{moment(row['created_at'])}  {row['files']:>8} files  {size(row['size']):>10}"
+            facts = f"{moment(row['created_at'])}  {count(row['files'], 'file'):>14}  {size(row['size']):>10}"
             click.echo(f"{row['name']}  {facts}  {labels}".rstrip())
         else:
             click.echo(f"{row['name']}  {row.get('type', '')}".rstrip())
@@ -104,8 +104,7 @@ _KINDS = {1: "directory", 2: "file", 3: "symlink", 4: "reference"}
 
 def _files(catalog: Catalog, path: str, *, recursive: bool, as_json: bool) -> None:
     path = path.strip("/")
-    if path not in {"", "."}:
-        path = check_path(path)
+    path = "" if path in {"", "."} else check_path(path)
     node = catalog.resolve(path)
     if node is None:
         raise PathNotFound(path=path, name=catalog.name)

@@ -81,12 +81,16 @@ def test_a_version_number_beyond_all_databases(sample, command):
 
 def test_refused_labels_and_metadata(copy, tmp_path):
     source = make_tree(tmp_path / "src", {"a": b"1"})
+    latin = tmp_path / "latin"
+    latin.write_bytes(b"\xff")
     for option, why in (
         (["-a", "v3"], "invalid alias 'v3': v<number> and draft-<id> name versions themselves"),
         (["--tag", "a/b"], "invalid tag 'a/b': use words"),
         (["--metadata", "{"], "invalid metadata: it is not JSON"),
         (["--metadata", "[1]"], "invalid metadata: it is JSON, but no object"),
-        (["--metadata", "@/absent"], "invalid metadata: /absent: "),
+        (["--metadata", "@/absent"], "invalid metadata: /absent: No such file or directory"),
+        (["--metadata", "@"], "invalid metadata: no name of a file follows the @"),
+        (["--metadata", f"@{latin}"], f"invalid metadata: {latin} is not UTF-8"),
     ):
         assert copy.fails(4, "log", source, NAME, "-t", "dataset", *option).startswith(why)
     assert copy.fails(4, "log", source, NAME, "-t", "model", process=True) == (
@@ -113,6 +117,9 @@ def test_sources_that_cannot_be_logged(program, tmp_path):
         f"cannot read {source}/out: it is a symbolic link to nothing"
     )
     (source / "out").unlink()
+    (source / ".artfsignore").write_bytes(b"\xff")
+    assert program.fails(4, "log", source, NAME, "-t", "t") == f"cannot read {source}/.artfsignore: it is not UTF-8"
+    (source / ".artfsignore").unlink()
     os.mkfifo(source / "pipe")
     assert "leave it out with --exclude" in program.fails(4, "log", source, NAME, "-t", "t")
     open(os.fsencode(source) + b"/\xff", "w").close()

@@ -338,13 +338,45 @@ def test_streams_that_are_closed_and_readers_that_are_gone(sample, arguments, st
     assert done.stderr == b""
 
 
+def test_what_a_terminal_would_obey_is_escaped(program, tmp_path):
+    source = make_tree(tmp_path / "src", {"a": b"1"})
+    metadata = json.dumps({"k\x1b": "\x1b[2J\u3000", "l": ["\x07"]})
+    program.run("log", source, NAME, "-t", "dataset", "--metadata", metadata, "--description", "two\nlines\x9b")
+    said = program.out("info", NAME)
+    assert "two\nlines\\x9b" in said
+    assert "k\\x1b  \\x1b[2J\u3000" in said
+    assert "\\x07" in said
+
+
+def test_options_that_exclude_each_other(sample, tmp_path):
+    for arguments, said in (
+        (["lineage", NAME, "--json", "--dot"], "--json and --dot do not go together"),
+        (["mount", "-w", "--adopt", NAME, tmp_path], "--adopt and --writable do not go together"),
+    ):
+        assert said in sample.run(*arguments, code=2).stderr
+
+
+def test_a_path_is_written_as_in_other_commands(sample):
+    assert sample.out("ls", NAME, "./train//3/") == sample.out("ls", NAME, "train/3")
+    assert sample.out("ls", f"{NAME}:v1", ".") == sample.out("ls", f"{NAME}:v1")
+
+
+def test_diff_with_a_directory_tells_of_verify(sample, tmp_path):
+    assert f"`artfs verify {NAME} {tmp_path}` compares" in sample.fails(4, "diff", NAME, tmp_path)
+
+
+def test_one_file_is_not_files(program, tmp_path):
+    program.run("log", make_tree(tmp_path / "src", {"a": b"1"}), NAME, "-t", "dataset")
+    assert " 1 file  " in program.out("ls", NAME)
+
+
 def test_metadata_that_no_output_can_hold(program, tmp_path, monkeypatch):
     source = make_tree(tmp_path / "src", {"a": b"1"})
     program.run("log", source, NAME, "-t", "dataset")
     with sqlite3.connect(program.home / "registry.db") as database:
         database.execute("UPDATE version SET metadata=?", (r'{"a": "\ud800 \udcff"}',))
     database.close()
-    assert program.run("info", NAME, process=True, text=False).stdout.splitlines()[-1] == b"  a  \\ud800 \xff"
+    assert program.run("info", NAME, process=True, text=False).stdout.splitlines()[-1] == rb"  a  \ud800 \udcff"
     assert program.json("info", NAME)["metadata"] == {"a": "\ud800 \udcff"}
     assert "written records: 1" in program.out("gc")
 
