@@ -192,10 +192,11 @@ def checkout(
 
     Directories that are left empty go too, unless the version has them. Deleting comes first, as in W&B: a stranger
     may be in the way of a directory, or take the room. It does not begin where the store holds something that is
-    needed and does not answer; then, and for a ``root`` that is, holds or lies in what artfs keeps (InvalidTarget),
-    nothing has changed.
+    needed and does not answer; then, and for a ``root`` that is, holds or lies in what artfs keeps, or holds a mount
+    (InvalidTarget), nothing has changed.
     """
     _refuse_own_places(repository.settings, root)
+    _refuse_mounts(catalog, root)
     target = Target(root)
     try:
         _try_reading(repository, catalog, target)
@@ -220,6 +221,14 @@ def _refuse_own_places(settings: Settings, root: str) -> None:
     for file in settings.files:
         if file.resolve().is_relative_to(wanted):
             raise InvalidTarget(directory=root, why=f"artfs's own {file} lies in it")
+
+
+def _refuse_mounts(catalog: Catalog, root: str) -> None:
+    """Raises InvalidTarget for a mount below ``root`` that would have to go: it would be emptied, and then stay."""
+    for directory, directories, _ in os.walk(root):
+        for place in (os.path.join(directory, name) for name in directories):
+            if os.path.ismount(place) and not _is_directory(catalog, os.path.relpath(place, root)):
+                raise InvalidTarget(directory=root, why=f"something is mounted on {place}")
 
 
 def _try_reading(repository: Repository, catalog: Catalog, target: Target) -> None:

@@ -1,6 +1,7 @@
 """Copying a version into a directory, making a directory equal to one, comparing with one, warming the cache."""
 
 import os
+import subprocess
 from contextlib import closing
 
 import pytest
@@ -208,6 +209,19 @@ def test_checkout_refuses_a_directory_with_the_configuration_or_the_registry(tmp
         checkout(elsewhere, catalog, str(target))
     assert os.listdir(target) == []
     checkout(elsewhere, catalog, str(target / "beside"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_checkout_empties_no_mount(repository, catalog, target):
+    make_tree(target, {"precious": b"1", "below/mnt": None})
+    subprocess.run(["mount", "-t", "tmpfs", "none", target / "below/mnt"], check=True)
+    try:
+        make_tree(target / "below/mnt", {"f": b"2"})
+        with pytest.raises(InvalidTarget, match=r"something is mounted on .*/below/mnt"):
+            checkout(repository, catalog, str(target))
+        assert tree_of(target) == {"precious": b"1", "below/mnt/f": b"2"}
+    finally:
+        subprocess.run(["umount", "-l", target / "below/mnt"], check=True)
 
 
 def test_checkout_deletes_nothing_while_the_store_does_not_answer(tmp_path, repository, catalog, target):
