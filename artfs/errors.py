@@ -111,6 +111,18 @@ class TypeRequired(InvalidInput):
     template = "the collection {collection} does not exist yet; say what it holds with --type"
 
 
+class InvalidTarget(InvalidInput):
+    """A directory that the files of a version cannot be written to, or must not be."""
+
+    template = "cannot write a version to {directory!r}: {why}"
+
+
+class InvalidText(InvalidInput):
+    """Free text, such as a description, that cannot be kept."""
+
+    template = "invalid {what} {text!r}: {why}"
+
+
 class SourceChanged(InvalidInput):
     """A source file changed while it was being read for a new version."""
 
@@ -184,7 +196,8 @@ class AliasesExist(Conflict):
     """A version that still has aliases is deleted only on request."""
 
     template = (
-        "{name} still has the aliases {aliases}; pass --delete-aliases (delete_aliases=True) to delete it with them"
+        "{name} still has the aliases {aliases}; `artfs rm --delete-aliases`, in Python delete(delete_aliases=True), "
+        "deletes it with them"
     )
 
 

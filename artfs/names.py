@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from artfs.errors import InvalidName, InvalidPath
+from artfs.errors import InvalidName, InvalidPath, InvalidText
 
 NAME_LIMIT: Final = 128
 """Characters in a name, alias, tag or type (W&B's schema)."""
@@ -58,7 +58,7 @@ def check_alias(alias: str) -> str:
     """``alias`` itself, if it can be given to a version: no ``/``, ``:``, not ``vN``; raises InvalidName."""
     if "/" in alias or ":" in alias:
         raise InvalidName(what="alias", name=alias, why="aliases cannot hold '/' or ':'")
-    if version_number(alias) is not None or alias.startswith(DRAFT_PREFIX):
+    if _VERSION_ALIAS.fullmatch(alias) or alias.startswith(DRAFT_PREFIX):
         raise InvalidName(what="alias", name=alias, why="v<number> and draft-<id> name versions themselves")
     return _bounded("alias", alias)
 
@@ -98,6 +98,18 @@ def _bounded(what: str, name: str) -> str:
     if _CONTROL.search(name) or _SURROGATE.search(name):
         raise InvalidName(what=what, name=name, why="it holds control characters or is not UTF-8")
     return name
+
+
+def is_text(text: str) -> bool:
+    """Whether SQLite, PostgreSQL and JSON can all hold it: Unicode without NUL and without lone surrogates."""
+    return "\0" not in text and not _SURROGATE.search(text)
+
+
+def check_text(what: str, text: str) -> str:
+    """``text`` itself, such as a description, if it can be kept; raises InvalidText."""
+    if not is_text(text):
+        raise InvalidText(what=what, text=text, why="it holds a NUL or is not UTF-8")
+    return text
 
 
 def version_number(alias: str) -> int | None:

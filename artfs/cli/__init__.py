@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import logging
@@ -10,10 +11,11 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
+from artfs.cli.streams import flush_standard_streams, open_standard_streams
 from artfs.errors import ArtfsError, ConfigurationError
 
 COMMANDS: Final = {
@@ -45,6 +47,8 @@ COMMANDS: Final = {
 """Every command with what ``artfs --help`` says of it; each is ``artfs.cli.<name>:command``."""
 
 
+_COMPLETING: Final = "_ARTFS_COMPLETE"
+"""In the environment while a shell asks for completions."""
 _COLLECT_EVERY: Final = 10_000
 """New objects, of those that may refer to others, after which Python looks for garbage among them."""
 
@@ -90,26 +94,42 @@ def program(context: click.Context, config: str | None, verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="artfs: %(message)s")
 
 
-def run(command: click.Command, arguments: Sequence[str] | None = None, **extra: Any) -> NoReturn:
+def run(command: click.Command, arguments: Sequence[str] | None = None, *, prog_name: str = "artfs") -> NoReturn:
     """Run a command and exit; the one place where errors become sentences and exit codes."""
     try:
-        command.main(args=None if arguments is None else list(arguments), standalone_mode=False, **extra)
+        code = _invoke(command, arguments, prog_name)
         if sys.stdout is not None:  # it was closed before we began
             sys.stdout.flush()
     except ArtfsError as error:
         fail(str(error), error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with contextlib.suppress(OSError):
+            error.show()
+        leave(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        with contextlib.suppress(OSError):
+            click.echo(err=True)  # after the ^C of a terminal
         fail("interrupted", 130)
-    except BrokenPipeError:
-        # The reader went away, as `artfs ls | head` does: nothing to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except BrokenPipeError:  # the reader went away, as `artfs ls | head` does: nothing to say
+        leave(141)
     except OSError as error:  # what else can fail is an ArtfsError by now
         fail(f"{error.filename or _nameless()}: {error.strerror}", 9)
-    sys.exit(0)
+    leave(code)
+
+
+def _invoke(command: click.Command, arguments: Sequence[str] | None, prog_name: str) -> int:
+    """The exit code. As click's own ``main``, which however ends the program with 1 at a broken pipe."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if _COMPLETING in os.environ:
+        command.main(given, prog_name)
+    try:
+        with command.make_context(prog_name, given) as context:
+            command.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def _nameless() -> str:
@@ -123,14 +143,22 @@ def _nameless() -> str:
 
 def fail(sentence: str, exit_code: int) -> NoReturn:
     """Say one sentence on standard error and exit."""
-    click.echo(f"artfs: {sentence}", err=True)
+    with contextlib.suppress(OSError):
+        click.echo(f"artfs: {sentence}", err=True)
+    leave(exit_code)
+
+
+def leave(exit_code: int) -> NoReturn:
+    """Exit with this code, whatever becomes of what is still to be written."""
+    flush_standard_streams()
     sys.exit(exit_code)
 
 
 def main() -> NoReturn:
     """Entry point of ``artfs``."""
+    open_standard_streams()
     # A command makes some 100,000 objects, most of them by importing SQLAlchemy, and they stay. Looking for garbage
     # among them at every 700th, and among all of them at the end, takes a third of the 0.7 CPU seconds of `artfs ls`.
     gc.set_threshold(_COLLECT_EVERY)
     atexit.register(gc.freeze)
-    run(program, prog_name="artfs")
+    run(program)

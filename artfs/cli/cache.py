@@ -7,7 +7,7 @@ from typing import TextIO
 import attrs
 import click
 
-from artfs.cli.output import Progress, json_option, print_json, size
+from artfs.cli.output import Progress, count, json_option, print_json, size
 from artfs.config import load_settings
 
 
@@ -59,9 +59,13 @@ def warm(name: str, paths: str, order: TextIO | None) -> None:
 
     with Repository(load_settings()) as repository, Progress("warmed") as progress:
         version = repository.resolve(repository.parse(name)).version
-        lines = None if order is None else (line.removesuffix("\n") for line in order if line != "\n")
-        warm_version(repository, repository.catalog(version), pattern=paths, order=lines, progress=progress)
-    click.echo(f"{version.name} is in the cache")
+        # No name of a file ends in \r: lists are made on Windows, too.
+        lines = None if order is None else filter(None, (line.rstrip("\r\n") for line in order))
+        files = warm_version(repository, repository.catalog(version), pattern=paths, order=lines, progress=progress)
+    if order is None and paths == "*":
+        click.echo(f"{version.name} is in the cache")
+    else:
+        click.echo(f"{count(files, 'file')} of {version.name} {'is' if files == 1 else 'are'} in the cache")
 
 
 @command.command()

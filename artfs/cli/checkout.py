@@ -14,6 +14,8 @@ from artfs.config import load_settings
 def command(name: str, directory: str) -> None:
     """Make DIRECTORY hold exactly a version's files: every other file in it is DELETED.
 
+    A directory that is, holds or lies in one where artfs keeps its own files is refused.
+
     \b
     Example:
       artfs checkout acme/vision/mnist:v3 ./mnist

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import click
 
-from artfs.cli.log import metadata_of
+from artfs.cli.log import metadata_of, tell_dropped
 from artfs.cli.output import Progress
 from artfs.config import load_settings
 
@@ -45,9 +45,13 @@ def command(
         if left is not None:
             outcome = commit_area(repository, left, labels, require_latest=require_latest, progress=progress)
             tell_outcome(attrs.asdict(outcome))
+            if not outcome.created:
+                tell_dropped(tag=tags, description=description, metadata=metadata)
             return
         row = repository.registry.resolve(repository.parse(draft))
         overlap = overlap_of_draft(repository, row)
         done = commit_draft(repository, row, labels, require_latest=require_latest)
     tell_overlap(*overlap)
     tell_name(str(done.version.name), created=done.created)
+    if not done.created:
+        tell_dropped(tag=tags, description=description, metadata=metadata)

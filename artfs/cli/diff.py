@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ import click
 
 from artfs.cli.output import json_option, print_json, size
 from artfs.config import load_settings
+from artfs.errors import InvalidName, NotFound
 
 if TYPE_CHECKING:
-    from artfs.catalog import Difference
+    from artfs.catalog import Catalog, Difference
+    from artfs.versions.repository import Repository
 
 _MARKS = {"added": "A", "removed": "D", "changed": "M", "renamed": "R"}
 
@@ -42,8 +45,19 @@ def command(context: click.Context, a: str, b: str | None, as_json: bool) -> Non
         show_status(a, as_json=as_json)
         return
     with Repository(load_settings()) as repository:
-        old, new = (repository.catalog(repository.resolve(repository.parse(name)).version) for name in (a, b))
+        old, new = (_catalog(repository, name, given=(a, b)) for name in (a, b))
         print_differences(diff(old, new), as_json=as_json)
+
+
+def _catalog(repository: Repository, name: str, *, given: tuple[str, str]) -> Catalog:
+    try:
+        return repository.catalog(repository.resolve(repository.parse(name)).version)
+    except (InvalidName, NotFound) as error:
+        if not os.path.isdir(name):
+            raise
+        other = given[0] if name == given[1] else given[1]
+        hint = f"`artfs verify {shlex.quote(other)} {shlex.quote(name)}` compares a version with a directory"
+        raise type(error)(f"{error}; {hint}") from error
 
 
 def print_differences(differences: Iterable[Difference], *, as_json: bool) -> None:

@@ -44,8 +44,7 @@ def command(as_json: bool) -> None:
     Example:
       artfs doctor
     """
-    settings = load_settings()
-    checks = list(_checks(settings))
+    checks = list(_checks())
     if as_json:
         print_json([attrs.asdict(check) for check in checks])
     else:
@@ -54,13 +53,18 @@ def command(as_json: bool) -> None:
         sys.exit(1)
 
 
-def _checks(settings: Settings) -> Iterator[Check]:
+def _checks() -> Iterator[Check]:
     yield Check("artfs", True, f"{metadata.version('artfs')} on Python {platform.python_version()}")
     yield Check("kernel", True, platform.release())
     yield _fuse_device()
     helper = shutil.which("fusermount3")
     needed = os.geteuid() != 0
     yield Check("fusermount3", bool(helper) or not needed, helper or "absent: install the package fuse3")
+    try:
+        settings = load_settings()
+    except ArtfsError as error:
+        yield Check("configuration", False, str(error).removeprefix("configuration: "))
+        return
     yield Check("configuration", True, f"{settings.config_file}{'' if settings.config_file.exists() else ' (none)'}")
     yield _try("registry", lambda: _registry(settings))
     yield _try("store", lambda: _store(settings))
@@ -97,9 +101,10 @@ def _registry(settings: Settings) -> str:
 
 def _is_new(settings: Settings) -> bool:
     """Whether nobody has used the embedded registry yet."""
-    from sqlalchemy import make_url
+    from artfs.registry.connection import sqlite_file
 
-    return settings.embedded and not os.path.exists(make_url(settings.registry_url).database or "")
+    file = sqlite_file(settings.registry_url)
+    return file is not None and not file.exists()
 
 
 def _open_registry(settings: Settings) -> Registry:

@@ -27,7 +27,8 @@ def command(name: str, directory: str | None, prefix: str, allow_missing_referen
 
     with Repository(load_settings()) as repository, Progress("downloaded") as progress:
         version = repository.resolve(repository.parse(name)).version
-        root = directory or f"artifacts/{version.source_name.collection}:{version.source_name.alias}"
+        default = f"artifacts/{version.source_name.collection}:{version.source_name.alias}"
+        root = default if directory is None else directory
         done = download(
             repository,
             repository.catalog(version),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from artfs.cli.output import json_option, moment, print_json, size
+from artfs.cli.output import count, json_option, moment, print_json, size
 from artfs.config import load_settings
 from artfs.errors import RegistryUnavailable
 
@@ -60,7 +60,8 @@ def _show(drafts: Sequence[VersionRow], left: Sequence[Left], *, as_json: bool) 
         print_json({"drafts": [_draft(draft) for draft in drafts], "areas": areas})
         return
     for draft in drafts:
-        click.echo(f"{draft.name}  {moment(draft.updated_at)}  {draft.file_count} files  {size(draft.size)}")
+        files = count(draft.file_count or 0, "file")
+        click.echo(f"{draft.name}  {moment(draft.updated_at)}  {files}  {size(draft.size)}")
     for area in left:
         state = f"mounted by process {area.process}" if area.process else "left behind: commit or discard it"
         base = f" on {area.facts.base}" if area.facts.base else ""

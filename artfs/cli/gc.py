@@ -6,14 +6,14 @@ import attrs
 import click
 
 from artfs.cli.output import json_option, print_json, size
-from artfs.config import load_settings
+from artfs.config import LONGEST, load_settings
 
 
 @click.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=float,
     metavar="HOURS",
     help="How long what nothing refers to is kept (default 24).",
 )
@@ -30,6 +30,8 @@ def command(dry_run: bool, grace: float | None, as_json: bool) -> None:
     from artfs.store import collect
     from artfs.versions.repository import Repository
 
+    if grace is not None and not 0 <= grace * 3600 < LONGEST:
+        raise click.BadParameter(f"hours from 0 to {LONGEST / 3600:.0f}", param_hint="--grace")
     settings = load_settings()
     seconds = settings.gc_grace if grace is None else grace * 3600
     with Repository(settings) as repository:

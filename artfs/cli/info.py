@@ -12,7 +12,7 @@ import attrs
 import click
 
 from artfs.cli.mount import log_file
-from artfs.cli.output import json_option, moment, print_json, size
+from artfs.cli.output import json_option, moment, print_json, printable, size
 from artfs.cli.writable import status_file
 from artfs.config import Settings, load_settings
 from artfs.errors import InvalidName, NotFound, local_error
@@ -69,13 +69,13 @@ def _show(facts: dict[str, Any], indent: str = "") -> None:
     width = max((len(key) for key in facts), default=0)
     for key, value in facts.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{key}:")
+            click.echo(f"{indent}{printable(key)}:")
             _show(value, indent + "  ")
         elif isinstance(value, list):
             shown = ", ".join(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)
-            click.echo(f"{indent}{key:<{width}}  {shown}")
+            click.echo(f"{indent}{printable(key):<{width}}  {printable(shown)}")
         elif value is not None:
-            click.echo(f"{indent}{key:<{width}}  {value}")
+            click.echo(f"{indent}{printable(key):<{width}}  {printable(str(value))}")
 
 
 def _version(settings: Settings, name: str) -> dict[str, Any]:

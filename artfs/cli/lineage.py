@@ -31,7 +31,8 @@ class _Step:
 @click.option("--depth", type=click.IntRange(min=1), default=20, show_default=True, help="Steps to follow at most.")
 @json_option
 @click.option("--dot", is_flag=True, help="Print a graph for Graphviz.")
-def command(name: str, depth: int, as_json: bool, dot: bool) -> None:
+@click.pass_context
+def command(context: click.Context, name: str, depth: int, as_json: bool, dot: bool) -> None:
     """Show which runs made a version out of what, and what was made out of it.
 
     \b
@@ -41,6 +42,8 @@ def command(name: str, depth: int, as_json: bool, dot: bool) -> None:
     """
     from artfs.versions.repository import Repository
 
+    if as_json and dot:
+        raise click.UsageError("--json and --dot do not go together", context)
     with Repository(load_settings()) as repository:
         version = repository.resolve(repository.parse(name)).version
         steps = list(_walk(repository.registry, version, depth))

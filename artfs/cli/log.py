@@ -50,7 +50,7 @@ def command(
     """Log a file or directory as a new version of NAME and print the version's name.
 
     What stands in a .artfsignore at the top of PATH is left out. Content that the collection has already makes no new
-    version: the aliases move to the version that has it.
+    version: the aliases move to the version that has it, which keeps its tags, description, metadata and time to live.
 
     \b
     Example:
@@ -87,22 +87,39 @@ def command(
     version = published.version
     if as_json:
         print_json({**version_as_json(version), "created": published.created, "stored_bytes": published.stored_bytes})
-        return
-    if not published.created:
-        click.echo(f"{version.name} has the same content: no new version, the aliases point to it", err=True)
-    else:
+    elif published.created:
         content = f"{count(version.file_count or 0, 'file')}, {size(version.size)}"
         click.echo(f"{content}, {size(published.stored_bytes)} new", err=True)
-    click.echo(str(version.name))
+    else:
+        click.echo(f"{version.name} has the same content: no new version, the aliases point to it", err=True)
+    if not published.created:
+        tell_dropped(tag=tags, description=description, metadata=metadata, ttl=ttl)
+    if not as_json:
+        click.echo(str(version.name))
+
+
+def tell_dropped(**labels: object) -> None:
+    """Say which options had no effect, as W&B's have none, where there was no new version to give them to."""
+    options = [f"--{name}" for name, given in labels.items() if given]
+    if options:
+        click.echo(
+            f"{', '.join(options)} had no effect: that version keeps its own; `artfs tag` changes tags, "
+            "and Artifact.save() in Python the rest",
+            err=True,
+        )
 
 
 def metadata_of(text: str | None) -> dict[str, Any] | None:
     """What ``--metadata`` gives: JSON, or @ and the name of a file that holds it; raises InvalidMetadata."""
     from artfs.versions.metadata import check_metadata
 
+    if text == "@":
+        raise InvalidMetadata(why="no name of a file follows the @")
     if text is not None and text.startswith("@"):
         try:
             text = Path(text[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidMetadata(why=f"{text[1:]}: {error}") from error
+        except OSError as error:
+            raise InvalidMetadata(why=f"{text[1:]}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidMetadata(why=f"{text[1:]} is not UTF-8") from error
     return None if text is None else check_metadata(text)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from artfs.cli.output import json_option, moment, print_json, size
+from artfs.cli.output import count, json_option, moment, print_json, size
 from artfs.config import load_settings
 from artfs.errors import ArtfsError, InvalidName, NotFound, PathNotFound
+from artfs.names import check_entity, check_path, check_project, parse_collection_name
 
 if TYPE_CHECKING:
     from artfs.catalog import Catalog, Node
@@ -35,7 +36,6 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
       artfs ls acme/vision/mnist            the versions of a collection
       artfs ls acme/vision/mnist:v3 train   what a directory of a version holds
     """
-    from artfs.names import parse_collection_name
     from artfs.versions.repository import Repository
 
     settings = load_settings()
@@ -69,7 +69,7 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
     for row in rows:
         labels = " ".join([*row.get("aliases", ()), *(f"#{tag}" for tag in row.get("tags", ()))])
         if "files" in row:
-            facts = f"{moment(row['created_at'])}  {row['files']:>8} files  {size(row['size']):>10}"
+            facts = f"{moment(row['created_at'])}  {count(row['files'], 'file'):>14}  {size(row['size']):>10}"
             click.echo(f"{row['name']}  {facts}  {labels}".rstrip())
         else:
             click.echo(f"{row['name']}  {row.get('type', '')}".rstrip())
@@ -77,6 +77,8 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
 
 def _level(registry: Registry, name: str) -> Iterator[dict[str, Any]]:
     level = [part for part in name.split("/") if part]
+    for part, check in zip(level, (check_entity, check_project), strict=False):
+        check(part)
     if not level:
         yield from ({"name": f"{entity.name}/"} for entity in registry.entities())
     elif len(level) == 1:
@@ -102,6 +104,7 @@ _KINDS = {1: "directory", 2: "file", 3: "symlink", 4: "reference"}
 
 def _files(catalog: Catalog, path: str, *, recursive: bool, as_json: bool) -> None:
     path = path.strip("/")
+    path = "" if path in {"", "."} else check_path(path)
     node = catalog.resolve(path)
     if node is None:
         raise PathNotFound(path=path, name=catalog.name)

@@ -74,6 +74,8 @@ def command(
         return
     if profile:
         raise click.UsageError("--profile and --writable do not go together", context)
+    if adopt:
+        raise click.UsageError("--adopt and --writable do not go together", context)
     if not name or name[0].endswith("/"):
         raise click.UsageError("--writable takes the name of one collection", context)
     if not commit and (aliases or require_latest):

@@ -13,6 +13,7 @@ import pwd
 import sys
 from collections.abc import Sequence
 
+from artfs.cli.streams import open_standard_streams
 from artfs.config import load_settings
 from artfs.errors import ArtfsError, InvalidInput
 from artfs.fuse import parse_options
@@ -27,6 +28,7 @@ EVERYTHING = frozenset({"", "artfs", "none"})
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Mount as mount(8) asks; its exit code."""
+    open_standard_streams()
     parser = argparse.ArgumentParser(prog="mount.artfs", description="Mount artfs artifacts; called by mount(8).")
     parser.add_argument("source", help="what to mount, as in `artfs mount NAME`; `artfs` for everything")
     parser.add_argument("directory", help="where")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from artfs.errors import ArtfsError
 
 _EVERY_TERMINAL: Final = 0.1
 _EVERY_PLAIN: Final = 5.0
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -29,7 +31,8 @@ def json_option(function: _F) -> _F:
 
 def print_json(value: Any) -> None:
     """One JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    click.echo(text.encode(errors="backslashreplace").decode())  # of a lone surrogate, that is JSON's own escape
 
 
 def _plain(value: Any) -> Any:
@@ -52,6 +55,11 @@ def size(count: float | None) -> str:
 def count(number: int, noun: str) -> str:
     """``1 file``, ``2 files``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """``text`` with Python's escapes for what a terminal would obey: control characters, but line ends and tabs."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def moment(when: datetime) -> str:
@@ -97,11 +105,11 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._lock = threading.Lock()
 
-    def __call__(self, files: int, count: int) -> None:
-        """Take note of ``files`` more files and ``count`` more bytes."""
+    def __call__(self, files: int, bytes_: int) -> None:
+        """Take note of ``files`` more files and ``bytes_`` more bytes."""
         with self._lock:
             self._files += files
-            self._bytes += count
+            self._bytes += bytes_
             now = time.monotonic()
             if now - self._shown >= (_EVERY_TERMINAL if self._terminal else _EVERY_PLAIN):
                 self._shown = now
@@ -119,5 +127,5 @@ class Progress:
     def _show(self, now: float) -> None:
         rate = self._bytes / max(now - self._began, 0.001)
         part = f" ({100 * self._bytes // self._total} %)" if self._total else ""
-        line = f"{self._verb} {self._files} files, {size(self._bytes)}{part}, {size(rate)}/s"
+        line = f"{self._verb} {count(self._files, 'file')}, {size(self._bytes)}{part}, {size(rate)}/s"
         click.echo(f"\r\x1b[K{line}" if self._terminal else line, nl=not self._terminal, err=True)

@@ -25,6 +25,7 @@ def command(name: str, directory: str | None) -> None:
 
     with Repository(load_settings()) as repository, Progress("compared") as progress:
         version = repository.resolve(repository.parse(name)).version
-        root = directory or f"artifacts/{version.source_name.collection}:{version.source_name.alias}"
+        default = f"artifacts/{version.source_name.collection}:{version.source_name.alias}"
+        root = default if directory is None else directory
         verify(repository.catalog(version), root, progress=progress)
     click.echo(f"{root} holds {version.name}")

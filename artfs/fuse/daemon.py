@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn, cast
 
-from artfs.errors import ArtfsError, LocalIOError, MountFailed
+from artfs.errors import ArtfsError, DiskFull, MountFailed, local_error
 from artfs.fuse.engines import choose
 from artfs.fuse.mountpoint import canonical, is_adoptable, preflight
 from artfs.fuse.options import MountOptions
@@ -69,7 +69,7 @@ def configure_logging(log_file: Path | None, *, level: int = logging.INFO) -> No
             log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handler = PrivateLogFile(log_file, maxBytes=LOG_SIZE, backupCount=LOG_FILES)
         except OSError as error:
-            raise LocalIOError(path=log_file, why=error.strerror) from error
+            raise local_error(log_file, error, what="the log") from error
     logging.basicConfig(level=level, format=FORMAT, handlers=[handler], force=True)
     for chatty in ("pyfuse3", "trio", "botocore", "boto3", "urllib3"):  # silent about files and costly at DEBUG
         logging.getLogger(chatty).setLevel(logging.INFO)
@@ -244,10 +244,18 @@ def _daemon(
         _report(sender, error)
     except BaseException as error:
         log.exception("%s ended", mountpoint)
-        _report(sender, MountFailed(mountpoint=mountpoint, why=f"{type(error).__name__}: {error}"))
+        _report(sender, _failure(error, mountpoint))
     finally:
         logging.shutdown()
         os._exit(status)
+
+
+def _failure(error: BaseException, mountpoint: str) -> ArtfsError:
+    if isinstance(error, OSError):
+        told = local_error(error.filename or f"the disk that the mount on {mountpoint} needs", error)
+        if isinstance(told, DiskFull):
+            return told
+    return MountFailed(mountpoint=mountpoint, why=f"{type(error).__name__}: {error}")
 
 
 def _crashes_to(log_file: Path) -> None:

@@ -248,11 +248,17 @@ def _revision(connection: Connection) -> str | None:
     return found
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of an embedded registry, None for one on a server; raises ConfigurationError."""
+    parsed = _parse(url)
+    return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except exc.ArgumentError:  # its text holds the URL, and with it perhaps a password
-        raise ConfigurationError(why="the registry is not given as a database URL") from None
+    except (exc.ArgumentError, ValueError):  # its text holds the URL, and with it perhaps a password
+        raise ConfigurationError(why="registry_url is not a database URL") from None
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from artfs.errors import AliasesExist, BaseOutdated, InvalidMetadata, VersionInUse, VersionNotFound
-from artfs.names import LATEST, CollectionName, check_tag
+from artfs.names import LATEST, CollectionName, check_tag, check_text
 from artfs.registry import lineage, lookup, packs
 from artfs.registry.linking import add_membership, drop_memberships, give_aliases, next_number
 from artfs.registry.lookup import require_pending
@@ -194,11 +194,11 @@ def update_version(
     metadata: Mapping[str, Any] | Keep = KEEP,
     ttl: Ttl | Keep = KEEP,
 ) -> VersionRow:
-    """Change what may change of a version or draft; raises VersionNotFound, InvalidMetadata."""
+    """Change what may change of a version or draft; raises VersionNotFound, InvalidMetadata, InvalidText."""
     seen = lookup.get(connection, version_id)
     values: dict[str, Any] = {"updated_at": Now(), **_ttl(ttl)}
     if description is not KEEP:
-        values["description"] = description
+        values["description"] = _description(description)
     if metadata is not KEEP:
         values["metadata"] = _json(metadata)
     connection.execute(update(version).where(version.c.id == seen.id).values(**values))
@@ -285,7 +285,7 @@ def _store(
     packs.pin_exactly(connection, version_id, content.packs)
     values: dict[str, Any] = {**_columns(content), **_ttl(ttl), "created_at": Now(), "updated_at": Now()}
     if description is not None:
-        values["description"] = description
+        values["description"] = _description(description)
     if metadata is not None:
         values["metadata"] = _json(metadata)
     connection.execute(update(version).where(version.c.id == version_id).values(**values))
@@ -335,6 +335,10 @@ def _ttl(ttl: Ttl | Keep) -> dict[str, Any]:
     if ttl is INHERIT:
         return {"ttl_seconds": None}
     return {"ttl_seconds": _NEVER if ttl is None else ttl}
+
+
+def _description(text: str | None) -> str | None:
+    return None if text is None else check_text("description", text)
 
 
 def _json(metadata: Mapping[str, Any]) -> str:

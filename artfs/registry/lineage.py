@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from artfs.errors import Conflict, NotFound
+from artfs.names import check_text
 from artfs.registry import lookup
 from artfs.registry.namespace import ensure_project, get_project
 from artfs.registry.rows import RunRow, VersionRow, instant
@@ -35,8 +36,11 @@ def create_run(
     """Record a run that begins and answer its id; the name is the id unless given.
 
     A ``run_id`` that exists in the project is resumed: it runs again, nothing else of it changes. Raises Conflict if
-    it exists in another project.
+    it exists in another project, InvalidText.
     """
+    for what, given in (("run id", run_id), ("run name", name), ("job type", job_type)):
+        if given is not None:
+            check_text(what, given)
     parent = ensure_project(connection, in_entity, in_project)
     key = run_id or _fresh_id(connection)
     found = connection.execute(select(run).where(run.c.id == key)).first()

@@ -28,7 +28,9 @@ def resolve(connection: Connection, name: VersionName) -> VersionRow:
     holder = get_collection(connection, name.collection_name, wanted=name)
     number = version_number(name.alias)
     if number is not None:
-        found = views(connection, membership.c.collection_id == holder.id, membership.c.number == number)
+        here = membership.c.collection_id == holder.id
+        # A number that was never given may be one that no database can hold.
+        found = views(connection, here, membership.c.number == number) if number < holder.next_index else ()
     elif name.alias.startswith(DRAFT_PREFIX):
         found = views(
             connection,

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Row, Select, Table, exists, insert, select, update
 
 from artfs.errors import KindMismatch, TypeMismatch, VersionNotFound
-from artfs.names import CollectionName
+from artfs.names import CollectionName, check_text
 from artfs.registry import schema
 from artfs.registry.rows import CollectionKind, CollectionRow, EntityRow, ProjectRow, State, instant
 from artfs.registry.schema import Now, collection, entity, project
@@ -66,7 +66,12 @@ def get_collection(connection: Connection, name: CollectionName, wanted: object 
 def update_collection(
     connection: Connection, name: CollectionName, *, description: str | None, ttl_seconds: int | None
 ) -> CollectionRow:
-    """Set a collection's description and the TTL (None: none) that its versions inherit; raises VersionNotFound."""
+    """Set a collection's description and the TTL (None: none) that its versions inherit.
+
+    Raises VersionNotFound, InvalidText.
+    """
+    if description is not None:
+        check_text("description", description)
     found = get_collection(connection, name)
     values = {"description": description, "ttl_seconds": ttl_seconds}
     connection.execute(update(collection).where(collection.c.id == found.id).values(**values))

@@ -12,6 +12,7 @@ import botocore.exceptions
 from botocore.configprovider import ConfiguredEndpointProvider
 from obstore.auth.boto3 import Boto3CredentialProvider
 
+from artfs.config import check_endpoint
 from artfs.errors import AccessDenied, ConfigurationError
 
 _DEFAULT_REGION: Final = "us-east-1"  # servers other than Amazon's take any; Amazon's name the right one in the error
@@ -35,7 +36,7 @@ def settings(url: str, endpoint: str | None) -> dict[str, Any]:
     except botocore.exceptions.BotoCoreError as error:
         raise AccessDenied(what=f"the object store {url}", why=str(error).rstrip(".")) from None
     core = session._session  # noqa: SLF001  boto3 offers no other way to the profile's endpoint without a client
-    found = endpoint or ConfiguredEndpointProvider(core.full_config, core.get_scoped_config(), "s3").provide()
+    found = endpoint or _endpoint(core)
     bucket = urlsplit(url).netloc
     config = {
         "region": session.region_name or os.environ.get("AWS_REGION") or _DEFAULT_REGION,
@@ -43,3 +44,11 @@ def settings(url: str, endpoint: str | None) -> dict[str, Any]:
         "virtual_hosted_style_request": not found and "." not in bucket,
     }
     return {"config": config | ({"endpoint": found} if found else {}), "credential_provider": credentials}
+
+
+def _endpoint(core: Any) -> str | None:
+    found = ConfiguredEndpointProvider(core.full_config, core.get_scoped_config(), "s3").provide()
+    try:
+        return check_endpoint(found) if found else None  # obstore panics at one that is no URL
+    except ConfigurationError as error:
+        raise ConfigurationError(why=f"AWS's endpoint URL: {error.fields['why']}") from error

@@ -14,6 +14,7 @@ never had, the registry has lost something (an old backup, say), and what it doe
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -29,6 +30,8 @@ from artfs.store.objects import ObjectStore
 from artfs.store.records import PREFIX as RECORDS
 from artfs.store.records import RECORD_NAME, record_key, write_record
 from artfs.store.upload import REGISTER_WITHIN
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -88,7 +91,7 @@ def collect(registry: Registry, store: ObjectStore, grace: float, *, dry_run: bo
     for version in _outdated(registry, store):
         outdated += 1
         if not dry_run:
-            write_record(store, version, deadline=time.monotonic() + _TIMEOUT)
+            _write_record(store, version)
     return GcReport(
         expired_versions=tuple(str(version.name) for version in expired),
         condemned_packs=len(condemned),
@@ -149,6 +152,14 @@ def _outdated(registry: Registry, store: ObjectStore) -> Iterator[VersionRow]:
         modified = stored.get(record_key(version))
         if modified is None or modified < changed + _SKEW:
             yield version
+
+
+def _write_record(store: ObjectStore, version: VersionRow) -> None:
+    """Write it; one version that cannot be written down does not keep the others from being collected."""
+    try:
+        write_record(store, version, deadline=time.monotonic() + _TIMEOUT)
+    except (ValueError, TypeError, RecursionError) as error:
+        log.warning("%s has no record in the store: %s", version.name, error)
 
 
 def _versions(registry: Registry) -> Iterator[tuple[VersionRow, datetime]]:

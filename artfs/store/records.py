@@ -57,7 +57,8 @@ def record_key(version: VersionRow) -> str:
 def write_record(store: ObjectStore, version: VersionRow, *, deadline: float) -> None:
     """Store the record of a committed version, in place of an older one."""
     text = json.dumps(_encoded(version), ensure_ascii=False, indent=1, sort_keys=True)
-    store.put(record_key(version), text.encode(), deadline=deadline)
+    # A lone surrogate, which older releases let into metadata, has no UTF-8; with a backslash it is JSON's own escape.
+    store.put(record_key(version), text.encode(errors="backslashreplace"), deadline=deadline)
 
 
 def read_record(store: ObjectStore, key: str, *, deadline: float) -> VersionRecord:
@@ -65,7 +66,7 @@ def read_record(store: ObjectStore, key: str, *, deadline: float) -> VersionReco
     text = store.get(key, deadline=deadline)
     try:
         return _decoded(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Damaged(f"the record {key} in the object store {store.url} cannot be read: {error!r}") from error
 
 

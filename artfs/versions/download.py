@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -15,9 +16,11 @@ import attrs
 from artfs.cache import Cache
 from artfs.catalog import Catalog, Entry, Kind, Node
 from artfs.catalog.layout import BLOCK
+from artfs.config import Settings
 from artfs.errors import (
     AccessDenied,
     ArtfsError,
+    InvalidTarget,
     LocalIOError,
     MissingExtra,
     ReferenceChanged,
@@ -188,10 +191,15 @@ def checkout(
     """Make ``root`` hold exactly the version: delete every file that is not in it, and download the rest.
 
     Directories that are left empty go too, unless the version has them. Deleting comes first, as in W&B: a stranger
-    may be in the way of a directory.
+    may be in the way of a directory, or take the room. It does not begin where the store holds something that is
+    needed and does not answer; then, and for a ``root`` that is, holds or lies in what artfs keeps, or holds a mount
+    (InvalidTarget), nothing has changed.
     """
+    _refuse_own_places(repository.settings, root)
+    _refuse_mounts(catalog, root)
     target = Target(root)
     try:
+        _try_reading(repository, catalog, target)
         for path in strangers(catalog, target.root):
             target.remove(path)
         for directory, _, _ in os.walk(target.root, topdown=False):
@@ -201,6 +209,43 @@ def checkout(
     finally:
         target.close()
     return download(repository, catalog, root, progress=progress)
+
+
+def _refuse_own_places(settings: Settings, root: str) -> None:
+    """Raises InvalidTarget where making ``root`` equal to a version would delete what artfs itself needs."""
+    wanted = Path(root).resolve()
+    for place in settings.directories:
+        resolved = place.resolve()
+        if wanted.is_relative_to(resolved) or resolved.is_relative_to(wanted):
+            raise InvalidTarget(directory=root, why=f"artfs keeps its own files in {place}")
+    for file in settings.files:
+        if file.resolve().is_relative_to(wanted):
+            raise InvalidTarget(directory=root, why=f"artfs's own {file} lies in it")
+
+
+def _refuse_mounts(catalog: Catalog, root: str) -> None:
+    """Raises InvalidTarget for a mount below ``root`` that would have to go: it would be emptied, and then stay."""
+    for directory, directories, _ in os.walk(root):
+        for place in (os.path.join(directory, name) for name in directories):
+            if os.path.ismount(place) and not _is_directory(catalog, os.path.relpath(place, root)):
+                raise InvalidTarget(directory=root, why=f"something is mounted on {place}")
+
+
+def _try_reading(repository: Repository, catalog: Catalog, target: Target) -> None:
+    """Read a little of the first file that has to come from the store, if there is one; raises what fetching raises."""
+    reader = repository.reader(catalog)
+    for entry in catalog.leaves():
+        if entry.kind != Kind.FILE or not entry.size:
+            continue
+        here = target.stat(entry.path)
+        if here is not None and (here.st_size, here.st_mtime_ns) == (entry.size, entry.mtime_ns):
+            continue  # most likely right: hashing it to be sure can wait
+        node = catalog.resolve(entry.path)
+        assert node is not None
+        if reader.cached(node) < entry.size:
+            for offset in (0, entry.size - 1):
+                reader.read(node, offset, 1, time.monotonic() + repository.settings.read_deadline)
+            return
 
 
 def verify(catalog: Catalog, root: str, *, progress: Progress = lambda _files, _size: None) -> None:

@@ -7,6 +7,7 @@ logged and otherwise passed over.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import attrs
 
+from artfs.names import is_text
 from artfs.versions.scan import SourceFile
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class Hashes:
                 row = self._database.execute(
                     "SELECT md5, extents FROM file WHERE source=? AND size=? AND mtime=? AND device=? AND inode=?"
                     " AND ctime=?",
-                    _key(file),
+                    (_place(file), file.size, file.mtime_ns, *file.identity),
                 ).fetchone()
         except sqlite3.Error as error:
             self._forget(error)
@@ -77,7 +79,7 @@ class Hashes:
         """Remember what a file hashed to; written in batches."""
         if time.time_ns() - max(file.mtime_ns, file.identity[2]) < _SETTLED_NS:
             return
-        row = (*_key(file), hashed.md5, b"".join(hashed.extents))
+        row = (_place(file), file.size, file.mtime_ns, *file.identity, hashed.md5, b"".join(hashed.extents))
         with self._lock:
             self._new.append(row)
             full = len(self._new) >= 1000
@@ -112,8 +114,9 @@ class Hashes:
         discard_if_corrupt(self._path, error)
 
 
-def _key(file: SourceFile) -> tuple[object, ...]:
-    return (file.source, file.size, file.mtime_ns, *file.identity)
+def _place(file: SourceFile) -> str | bytes:
+    """Where the file is; as bytes if it lies in a directory whose name is not UTF-8, which SQLite's text must be."""
+    return file.source if is_text(file.source) else os.fsencode(file.source)
 
 
 def discard_if_corrupt(path: Path, error: Exception) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from artfs.errors import PacksCondemned, SourceUnreadable, TypeRequired, VersionNotFound
-from artfs.names import CollectionName, check_alias, check_tag, check_type
+from artfs.names import CollectionName, check_alias, check_tag, check_text, check_type
 from artfs.registry import INHERIT, Ttl
 from artfs.versions.ingest import Progress, ingest
 from artfs.versions.publication import Publication, Published
@@ -25,7 +25,7 @@ _RETRIES: Final = 2
 
 @attrs.frozen
 class Labels:
-    """What goes with the content of a new version; checked when it is made."""
+    """What goes with the content of a new version; checked when it is made: raises InvalidName, InvalidText."""
 
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -38,6 +38,8 @@ class Labels:
             check_alias(alias)
         for tag in self.tags:
             check_tag(tag)
+        if self.description is not None:
+            check_text("description", self.description)
 
 
 def log_path(

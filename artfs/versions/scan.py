@@ -80,8 +80,10 @@ class Exclusion:
             lines = Path(root, IGNORE_FILE).read_text(encoding="utf-8").splitlines()
         except (FileNotFoundError, NotADirectoryError):
             pass  # most sources have none
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceUnreadable(path=os.path.join(root, IGNORE_FILE), why=error) from error
+        except OSError as error:
+            raise SourceUnreadable(path=os.path.join(root, IGNORE_FILE), why=error.strerror) from error
+        except UnicodeDecodeError as error:
+            raise SourceUnreadable(path=os.path.join(root, IGNORE_FILE), why="it is not UTF-8") from error
         lines += patterns
         self._spec: GitIgnoreSpec | None = None
         if lines:

@@ -12,11 +12,12 @@ from typing import Final
 from artfs.cache import Source
 from artfs.catalog import Catalog, Kind, Node
 from artfs.catalog.layout import BLOCK, NEIGHBOURHOOD
-from artfs.errors import DiskFull, NotFound
+from artfs.errors import DiskFull, NotFound, PathNotFound
 from artfs.versions.content import ContentReader
 from artfs.versions.ingest import Progress
 from artfs.versions.repository import Repository
 
+_ALL: Final = "*"
 _THREADS: Final = 8
 _AHEAD: Final = 32
 """Fetches handed to the threads before the first of them is done."""
@@ -27,21 +28,21 @@ def warm(
     repository: Repository,
     catalog: Catalog,
     *,
-    pattern: str = "*",
+    pattern: str = _ALL,
     order: Iterable[str] | None = None,
     progress: Progress = lambda _files, _size: None,
-) -> None:
-    """Fetch every file and reference whose path matches ``pattern`` (as in a shell).
+) -> int:
+    """Fetch every file and reference whose path matches ``pattern`` (as in a shell), and answer how many there are.
 
     With ``order``, paths in the version, only these and in that order: what a job reads first is there first.
-    Raises what fetching raises, NotFound for a path of ``order`` that is no file of the version, and DiskFull if not
-    all of it can be in the cache at once.
+    Raises what fetching raises, PathNotFound for a path of ``order`` that is no file of the version, NotFound where no
+    path matches, and DiskFull if not all of it can be in the cache at once.
     """
     reader = repository.reader(catalog)
     cache = repository.cache
     patience = repository.settings.read_deadline
     limit = repository.settings.cache_limit
-    wanted = 0
+    wanted = matches = 0
 
     def fetch(source: Source, step: int) -> None:
         first, end = step * _STEP, (step + 1) * _STEP
@@ -61,6 +62,7 @@ def warm(
             for path, node in nodes:
                 if not fnmatch.fnmatchcase(path, pattern):
                     continue
+                matches += 1
                 for source, step in _steps(reader, node, time.monotonic() + patience):
                     if (source.name, step) not in asked:
                         asked.add((source.name, step))
@@ -77,6 +79,9 @@ def warm(
                 waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+    if not matches and pattern != _ALL:
+        raise NotFound(f"no file of {catalog.name} matches {pattern!r}")
+    return matches
 
 
 def _every(catalog: Catalog) -> Iterator[tuple[str, Node]]:
@@ -91,7 +96,7 @@ def _ordered(catalog: Catalog, order: Iterable[str]) -> Iterator[tuple[str, Node
     for path in order:
         node = catalog.resolve(path)
         if node is None or node.kind not in {Kind.FILE, Kind.REFERENCE}:
-            raise NotFound(what="file", name=path)
+            raise PathNotFound(path=path, name=catalog.name)
         yield path, node
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from artfs.digests import md5_base64
-from artfs.errors import ArtfsError, DiskFull, LocalIOError, local_error
+from artfs.errors import ArtfsError, DiskFull, InvalidTarget, LocalIOError, local_error
 
 _TRIES: Final = 8
 """Of entering a directory that other threads are making, too."""
@@ -26,7 +26,9 @@ class Target:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        """Use ``root``, made if absent."""
+        """Use ``root``, made if absent. Raises InvalidTarget for an empty name: it would be the working directory."""
+        if not os.fspath(root):
+            raise InvalidTarget(directory="", why="the name is empty; write . for the working directory")
         self.root = os.path.abspath(root)
         try:
             os.makedirs(self.root, exist_ok=True)

@@ -1,6 +1,7 @@
 """What bad input gets: one clear sentence on standard error, the documented exit code, and nothing lost."""
 
 import contextlib
+import json
 import os
 import re
 import sqlite3
@@ -50,14 +51,46 @@ def test_invalid_names(sample, name):
     assert sample.fails(4, "cat", name, "x").startswith("invalid ")
 
 
+BYTES = "\udcff"
+"""How Python spells an argument that is not UTF-8."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ls", f"{BYTES}/"],
+        ["ls", f"acme/{BYTES}/"],
+        ["ls", NAME, BYTES],
+        ["cat", NAME, BYTES],
+        ["diff", BYTES, NAME],
+        ["tag", NAME, BYTES],
+        ["alias", NAME, BYTES],
+        ["log", ".", NAME, "--description", BYTES],
+        ["commit", BYTES, "--description", BYTES],
+    ],
+)
+def test_arguments_that_are_not_utf8(sample, arguments):
+    assert sample.fails(4, *arguments).startswith("invalid ")
+
+
+@pytest.mark.parametrize("command", [["info"], ["ls"], ["cat"], ["rm"]])
+def test_a_version_number_beyond_all_databases(sample, command):
+    arguments = [*command, f"{NAME}:v99999999999999999999", *(["a"] if command in (["cat"], ["ls"]) else [])]
+    assert "v99999999999999999999 does not exist" in sample.fails(3, *arguments)
+
+
 def test_refused_labels_and_metadata(copy, tmp_path):
     source = make_tree(tmp_path / "src", {"a": b"1"})
+    latin = tmp_path / "latin"
+    latin.write_bytes(b"\xff")
     for option, why in (
         (["-a", "v3"], "invalid alias 'v3': v<number> and draft-<id> name versions themselves"),
         (["--tag", "a/b"], "invalid tag 'a/b': use words"),
         (["--metadata", "{"], "invalid metadata: it is not JSON"),
         (["--metadata", "[1]"], "invalid metadata: it is JSON, but no object"),
-        (["--metadata", "@/absent"], "invalid metadata: /absent: "),
+        (["--metadata", "@/absent"], "invalid metadata: /absent: No such file or directory"),
+        (["--metadata", "@"], "invalid metadata: no name of a file follows the @"),
+        (["--metadata", f"@{latin}"], f"invalid metadata: {latin} is not UTF-8"),
     ):
         assert copy.fails(4, "log", source, NAME, "-t", "dataset", *option).startswith(why)
     assert copy.fails(4, "log", source, NAME, "-t", "model", process=True) == (
@@ -84,6 +117,9 @@ def test_sources_that_cannot_be_logged(program, tmp_path):
         f"cannot read {source}/out: it is a symbolic link to nothing"
     )
     (source / "out").unlink()
+    (source / ".artfsignore").write_bytes(b"\xff")
+    assert program.fails(4, "log", source, NAME, "-t", "t") == f"cannot read {source}/.artfsignore: it is not UTF-8"
+    (source / ".artfsignore").unlink()
     os.mkfifo(source / "pipe")
     assert "leave it out with --exclude" in program.fails(4, "log", source, NAME, "-t", "t")
     open(os.fsencode(source) + b"/\xff", "w").close()
@@ -311,6 +347,29 @@ def test_a_registry_of_a_newer_artfs(copy, tmp_path):
     assert sentence.partition(": use")[0] in copy.out("doctor", code=1)
     revise(copy, HEAD)
     assert is_whole(copy, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "check"),
+    [
+        ("ARTFS_REGISTRY_URL", "sqlite://", "registry"),
+        ("ARTFS_REGISTRY_URL", "postgresql://h:notaport/db", "registry"),
+        ("ARTFS_ENTITY", "a/b", "configuration"),
+        ("ARTFS_STORE_ENDPOINT", "nonsense", "configuration"),
+    ],
+)
+def test_doctor_reports_the_settings_that_commands_refuse(program, key, value, check):
+    wrong = program.with_environment(**{key: value})
+    said = wrong.fails(10, "ls").removeprefix("configuration: ")
+    report = {line["name"]: line for line in json.loads(wrong.out("doctor", "--json", code=1))}
+    assert report[check]["ok"] is False
+    assert said in report[check]["found"]
+
+
+def test_an_endpoint_of_aws_that_is_no_url(program, s3_server):
+    environment = s3_server.environment("nonsense")
+    wrong = program.with_environment(**environment, ARTFS_STORE_URL="s3://bucket/x")
+    assert "not the URL of a server" in wrong.out("doctor", code=1)
 
 
 def test_a_registry_without_a_schema_gets_one(program, tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 
@@ -103,6 +104,11 @@ def test_init_log_and_look(program, tmp_path):
     assert again["stored_bytes"] == 0
     done = program.run("log", source, "mnist", "--exclude", "*.tmp")  # its type is known by now
     assert "same content: no new version" in done.stderr
+    assert "had no effect" not in done.stderr
+    late = ["--description", "d", "--tag", "t", "--ttl", "3", "--metadata", "{}"]
+    for more in ([], ["--json"]):
+        done = program.run("log", source, "mnist", "--exclude", "*.tmp", *late, *more)
+        assert "--tag, --description, --metadata, --ttl had no effect: that version keeps its own" in done.stderr
     info = program.json("info", "mnist:best")
     assert (info["name"], info["metadata"], info["files"]) == ("acme/vision/mnist:v0", {"from": "file"}, 2)
     assert info["size"] == 3
@@ -221,6 +227,8 @@ def test_rm_and_gc(copy):
     assert copy.json("info", NAME)["name"] == "acme/vision/mnist:v0"
     objects = {path for path in (copy.home / "store/packs").rglob("*") if path.is_file()}
     assert len(objects) == 2
+    for grace in ("inf", "nan", "-1", "1e10", "1e300"):
+        assert "Invalid value for --grace" in copy.run("gc", "--grace", grace, code=2).stderr
     for _ in range(2):  # condemned, then deleted
         copy.run("gc", "--grace", "0")
     assert len({path for path in objects if path.exists()}) == 1
@@ -230,17 +238,21 @@ def test_rm_and_gc(copy):
 def test_cache(copy, tmp_path):
     assert "freed" in copy.out("cache", "clean")
     assert copy.json("cache", "info")["size"] == 0
-    copy.run("cache", "warm", NAME, "--paths", "train/3/*")
+    said = copy.out("cache", "warm", NAME, "--paths", "train/3/*")
+    assert said == "36 files of acme/vision/mnist:v1 are in the cache"
     some = copy.json("cache", "info")["parts_size"]
     assert some > 0
     order = tmp_path / "order"
-    order.write_text("big.bin\nGrüße 日本 🎈.txt\n\ntrain/3/0003.png\n")
+    order.write_bytes("big.bin\r\r\nGrüße 日本 🎈.txt\r\n\ntrain/3/0003.png\n".encode())
     copy.run("cache", "clean")
     said = copy.out("cache", "warm", NAME, "--order", order, "--paths", "*.bin")
-    assert said == "acme/vision/mnist:v1 is in the cache"
+    assert said == "1 file of acme/vision/mnist:v1 is in the cache"
     assert copy.json("cache", "info")["parts_size"] > 11 << 20
-    order.write_text("absent\n")
-    assert copy.fails(3, "cache", "warm", NAME, "--order", order) == "file absent does not exist"
+    order.write_text("ab\x1bsent\n")
+    said = copy.fails(3, "cache", "warm", NAME, "--order", order)
+    assert said == "'ab\\x1bsent' is not in acme/vision/mnist:v1"
+    said = copy.fails(3, "cache", "warm", NAME, "--paths", "train/9*")
+    assert said == "no file of acme/vision/mnist:v1 matches 'train/9*'"
     assert copy.run("cache", "warm", NAME, "--order", tmp_path / "no", code=2).returncode == 2
     assert copy.out("cache", "warm", NAME) == "acme/vision/mnist:v1 is in the cache"
     (copy.home / "store").rename(tmp_path / "moved")
@@ -299,10 +311,74 @@ def test_an_output_that_is_full(sample):
     assert said == "artfs: standard output: No space left on device\n"
 
 
-def test_an_output_that_is_closed(sample):
-    command = f"{PYTHON} -m artfs.cli ls {NAME} >&-"
-    done = subprocess.run(["sh", "-c", command], env=sample.environment, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    ("arguments", "streams", "code"),
+    [
+        (["ls", NAME], ">&{gone}", 141),
+        (["cat", NAME, "a.txt"], ">&{gone}", 141),
+        (["--help"], ">&{gone}", 141),
+        (["nocmd"], "2>&{gone}", 2),
+        (["info", "no/such"], "2>&{gone}", 3),
+        (["ls", NAME], ">&-", 0),
+        (["cat", NAME, "a.txt"], ">&-", 0),
+        (["info", NAME], "2>&-", 0),
+        (["info", "no/such"], "2>&-", 3),
+        (["cache", "warm", NAME, "--order", "-"], "<&-", 0),
+        (["ls", NAME], "<&- >&- 2>&-", 0),
+    ],
+)
+def test_streams_that_are_closed_and_readers_that_are_gone(sample, arguments, streams, code):
+    reader, gone = os.pipe()
+    os.close(reader)
+    command = f'exec "$@" {streams.format(gone=gone)}'
+    whole = ["bash", "-c", command, "-", PYTHON, "-m", "artfs.cli", *arguments]
+    done = subprocess.run(whole, env=sample.environment, capture_output=True, pass_fds=[gone], check=False)
+    os.close(gone)
+    assert done.returncode == code
+    assert done.stderr == b""
+
+
+def test_what_a_terminal_would_obey_is_escaped(program, tmp_path):
+    source = make_tree(tmp_path / "src", {"a": b"1"})
+    metadata = json.dumps({"k\x1b": "\x1b[2J\u3000", "l": ["\x07"]})
+    program.run("log", source, NAME, "-t", "dataset", "--metadata", metadata, "--description", "two\nlines\x9b")
+    said = program.out("info", NAME)
+    assert "two\nlines\\x9b" in said
+    assert "k\\x1b  \\x1b[2J\u3000" in said
+    assert "\\x07" in said
+
+
+def test_options_that_exclude_each_other(sample, tmp_path):
+    for arguments, said in (
+        (["lineage", NAME, "--json", "--dot"], "--json and --dot do not go together"),
+        (["mount", "-w", "--adopt", NAME, tmp_path], "--adopt and --writable do not go together"),
+    ):
+        assert said in sample.run(*arguments, code=2).stderr
+
+
+def test_a_path_is_written_as_in_other_commands(sample):
+    assert sample.out("ls", NAME, "./train//3/") == sample.out("ls", NAME, "train/3")
+    assert sample.out("ls", f"{NAME}:v1", ".") == sample.out("ls", f"{NAME}:v1")
+
+
+def test_diff_with_a_directory_tells_of_verify(sample, tmp_path):
+    assert f"`artfs verify {NAME} {tmp_path}` compares" in sample.fails(4, "diff", NAME, tmp_path)
+
+
+def test_one_file_is_not_files(program, tmp_path):
+    program.run("log", make_tree(tmp_path / "src", {"a": b"1"}), NAME, "-t", "dataset")
+    assert " 1 file  " in program.out("ls", NAME)
+
+
+def test_metadata_that_no_output_can_hold(program, tmp_path, monkeypatch):
+    source = make_tree(tmp_path / "src", {"a": b"1"})
+    program.run("log", source, NAME, "-t", "dataset")
+    with sqlite3.connect(program.home / "registry.db") as database:
+        database.execute("UPDATE version SET metadata=?", (r'{"a": "\ud800 \udcff"}',))
+    database.close()
+    assert program.run("info", NAME, process=True, text=False).stdout.splitlines()[-1] == rb"  a  \ud800 \udcff"
+    assert program.json("info", NAME)["metadata"] == {"a": "\ud800 \udcff"}
+    assert "written records: 1" in program.out("gc")
 
 
 def test_a_working_directory_that_is_gone(sample, tmp_path):

@@ -14,11 +14,12 @@ import time
 
 import pytest
 from homes import OLD, make_tree, settings_of, tree_of, wait_until
-from program import Program, daemons, end
+from program import PYTHON, Program, daemons, end
 
 from artfs import prefetch
 from artfs.catalog import Entry, Kind
 from artfs.catalog.layout import BLOCK
+from artfs.cli.mount import log_file
 from artfs.digests import md5_base64
 from artfs.fuse.mountpoint import mounted_on
 from artfs.names import CollectionName
@@ -463,6 +464,19 @@ def test_a_killed_daemon_is_explained_and_cleared(copy, tmp_path):
             assert os.listdir(place) == []
     finally:
         end(place)
+
+
+def test_mounting_from_where_nothing_is_open(sample, tmp_path):
+    place = tmp_path / "mnt"
+    place.mkdir()
+    command = 'exec "$0" -m artfs.cli "$@" <&- >&- 2>&-'
+    try:
+        for arguments in (["mount", NAME, place], ["umount", place]):
+            subprocess.run(["sh", "-c", command, PYTHON, *arguments], env=sample.environment, check=True)
+            assert bool(mounted_on(str(place))) == (arguments[0] == "mount")
+    finally:
+        end(place)
+    assert "ERROR" not in log_file(settings_of(sample.home), str(place)).read_text()
 
 
 def test_a_failure_to_mount_is_reported_in_the_foreground(copy, tmp_path):

@@ -1,5 +1,6 @@
 """From mounting to unmounting, and what goes wrong on the way."""
 
+import errno
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 from daemons import alive, clear, wait_until
 from memory_tree import BlockingTree, MemoryTree
 
-from artfs.errors import InvalidInput, MountFailed, StoreUnavailable, UnmountFailed
+from artfs.errors import DiskFull, InvalidInput, MountFailed, StoreUnavailable, UnmountFailed
 from artfs.fuse import MountOptions, mount_in_background, mounts, unmount
 from artfs.fuse.mountpoint import mounted_on
 
@@ -150,6 +151,21 @@ def test_what_keeps_the_tree_from_being_made_is_what_the_caller_gets(tmp_path, r
         mount_in_background(unreachable, tmp_path / "mnt", MountOptions(), log_file=log.path, runtime_dir=runtime_dir)
     assert caught.value.exit_code == 6
     assert list((runtime_dir / "mounts").iterdir()) == []
+
+
+def test_a_full_disk_is_said_to_be_one(tmp_path, runtime_dir):
+    def make_tree():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/small/disk")
+
+    (tmp_path / "mnt").mkdir()
+    with pytest.raises(DiskFull, match="no space left in /small/disk"):
+        mount_in_background(
+            make_tree,
+            tmp_path / "mnt",
+            MountOptions(engine="pyfuse3"),
+            log_file=tmp_path / "log",
+            runtime_dir=runtime_dir,
+        )
 
 
 def test_an_unforeseen_start_failure_is_reported_too(tmp_path, runtime_dir):

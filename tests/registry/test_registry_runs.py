@@ -1,6 +1,6 @@
 import pytest
 
-from artfs.errors import Conflict, NotFound, VersionNotFound
+from artfs.errors import Conflict, InvalidText, NotFound, VersionNotFound
 from artfs.registry import State
 
 
@@ -30,6 +30,12 @@ def test_a_run_is_resumed_by_its_id(registry):
     assert registry.run(key).state == "running"
     with pytest.raises(Conflict):
         registry.create_run("acme", "other", run_id="mine")
+
+
+@pytest.mark.parametrize("what", ["name", "job_type", "run_id"])
+def test_what_is_no_text_does_not_describe_a_run(registry, what):
+    with pytest.raises(InvalidText):
+        registry.create_run("acme", "vision", **{what: "\udcff"})
 
 
 def test_runs_of_a_project_come_newest_first(registry):

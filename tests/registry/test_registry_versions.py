@@ -7,6 +7,7 @@ from artfs.errors import (
     BaseOutdated,
     InvalidMetadata,
     InvalidName,
+    InvalidText,
     KindMismatch,
     NotCommitted,
     PacksCondemned,
@@ -19,6 +20,25 @@ from artfs.names import CollectionName
 from artfs.registry import INHERIT, CollectionKind, Registry, State, VersionRecord
 
 BEST = CollectionName("acme", "vision", "best-models")
+
+
+@pytest.mark.parametrize("text", ["\udcff", "a\0b"])
+def test_a_description_that_is_no_text_is_refused(registry, shelf, text):
+    version = shelf.log().version
+    with pytest.raises(InvalidText, match="invalid description"):
+        registry.update_version(version.id, description=text)
+    with pytest.raises(InvalidText, match="invalid description"):
+        registry.update_collection(MNIST, description=text, ttl_seconds=None)
+    with pytest.raises(InvalidText, match="invalid description"):
+        shelf.log("b", description=text)
+    assert registry.resolve(MNIST.at("latest")).description is None
+
+
+@pytest.mark.parametrize("number", [1, 1 << 31, 1 << 63, 10**100])
+def test_a_number_that_was_never_given_does_not_exist(registry, shelf, number):
+    shelf.log()
+    with pytest.raises(VersionNotFound, match=f"mnist:v{number} does not exist"):
+        registry.resolve(MNIST.at(f"v{number}"))
 
 
 def test_a_commit_makes_the_version_visible_at_once(registry, shelf):

@@ -341,6 +341,22 @@ def test_records_follow_the_registry(registry, local_store, log):
     assert keys(local_store, "versions") == set()
 
 
+def test_a_version_without_a_record_does_not_stop_the_collection(registry, local_store, log, monkeypatch, caplog):
+    for data in (b"a", b"b"):
+        log.version(data)
+    local_store.delete(keys(local_store, "versions"), deadline=soon())
+
+    def write(store, version, **keywords):
+        if version.index == 0:
+            raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+        write_record(store, version, **keywords)
+
+    monkeypatch.setattr(gc, "write_record", write)
+    collect(registry, local_store, DAY)
+    assert [record.name.alias for record in read_records(local_store)] == ["v1"]
+    assert "acme/vision/mnist:v0 has no record in the store" in caplog.text
+
+
 def test_a_registry_that_lost_versions_deletes_nothing(registry, local_store, log, tmp_path):
     _, place = log.version(b"data")
     age(local_store, place.pack, 10 * DAY)

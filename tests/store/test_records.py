@@ -48,6 +48,13 @@ def test_a_record_says_what_the_registry_says(store, registry):
     assert record.created_at == version.created_at
 
 
+def test_a_lone_surrogate_in_metadata_goes_there_and_back(local_store, registry):
+    version = commit(registry, "a", metadata={"bad": "\udcff", "good": "é"})
+    write_record(local_store, version, deadline=soon())
+    assert b"\xc3\xa9" in bytes(local_store.get(record_key(version), deadline=soon()))
+    assert next(read_records(local_store)).metadata == {"bad": "\udcff", "good": "é"}
+
+
 @pytest.mark.parametrize("ttl", [INHERIT, None, 60])
 def test_time_to_live_is_kept(local_store, registry, ttl):
     write_record(local_store, commit(registry, "a", ttl=ttl), deadline=soon())

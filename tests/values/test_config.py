@@ -1,4 +1,5 @@
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -43,12 +44,58 @@ def test_the_file_is_private_and_keeps_what_it_held(tmp_path):
         ("file_references = 'maybe'", "true nor false"),
         ("nonsense = 1", "does not know"),
         ("= 3", "not TOML"),
+        (f"cache_limit = {'9' * 5000}", "not TOML"),
+        (f"cache_limit = '{'9' * 400}'", "cache_limit .* larger than a size can be"),
+        ("entity = 5", "entity in .*config.toml: it is not a text"),
+        ("project = true", "project .* not a text"),
+        ("entity = ['a']", "entity .* not a text"),
+        ("entity = ''", "entity .* it is empty"),
+        ("cache_dir = 5", "cache_dir .* not a text"),
+        ("cache_dir = []", "cache_dir .* not a text"),
+        ("cache_dir = ''", "cache_dir .* it is empty"),
+        ("cache_dir = '~nouser/x'", "cache_dir .* home directory that is not known"),
+        (r'cache_dir = "/a\u0000"', "cache_dir .* NUL"),
+        ("data_dir = 2020-01-01", "data_dir .* not a text"),
+        (r'registry_url = "sqlite:///a\u0000"', "registry_url .* NUL"),
+        ("store_url = 'file://['", "store_url .* not a URL"),
+        ("store_endpoint = 5", "store_endpoint .* not a text"),
+        ("store_endpoint = 'nonsense'", "store_endpoint .* not the URL of a server"),
+        ("store_endpoint = 'localhost:8333'", "store_endpoint .* not the URL of a server"),
+        ("store_endpoint = 'http://127.0.0.1:notaport'", "store_endpoint .* not the URL of a server"),
+        ("store_endpoint = 'http://'", "store_endpoint .* not the URL of a server"),
     ],
 )
 def test_bad_values_name_their_source(tmp_path, text, words):
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(ConfigurationError, match=words):
         load_settings({"ARTFS_HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize("key", ["ARTFS_HOME", "ARTFS_CONFIG", "ARTFS_CACHE_DIR", "ARTFS_REGISTRY_URL"])
+def test_bad_bytes_in_the_environment_name_their_key(tmp_path, key):
+    env = {"ARTFS_HOME": str(tmp_path), key: "sqlite:///\udcff/x"}
+    with pytest.raises(ConfigurationError, match=f"{key}|{key[6:].lower()} in the environment: .*UTF-8"):
+        load_settings(env)
+
+
+@pytest.mark.parametrize("key", ["ARTFS_HOME", "ARTFS_CONFIG", "ARTFS_CACHE_DIR"])
+def test_a_home_directory_of_nobody(tmp_path, key):
+    with pytest.raises(ConfigurationError, match=r"in the environment: .* home directory that is not known"):
+        load_settings({"ARTFS_HOME": str(tmp_path), key: "~nouser/x"})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8333", "https://s3.example.org", "https://example.org/storage/s3"])
+def test_endpoints(tmp_path, url):
+    assert load_settings({"ARTFS_HOME": str(tmp_path)}, store_endpoint=url).store_endpoint == url
+
+
+def test_settings_know_where_artfs_keeps_its_files(tmp_path):
+    settings = load_settings({"ARTFS_HOME": str(tmp_path / "home")}, store_url="file:///srv/my%20store")
+    assert tmp_path / "home" in settings.directories
+    assert Path("/srv/my store") in settings.directories
+    assert settings.files == (tmp_path / "home/config.toml", tmp_path / "home/registry.db")
+    shared = load_settings({"ARTFS_HOME": str(tmp_path)}, store_url="s3://b/p", registry_url="postgresql://h/artfs")
+    assert shared.files == (tmp_path / "config.toml",)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Copying a version into a directory, making a directory equal to one, comparing with one, warming the cache."""
 
 import os
+import subprocess
 from contextlib import closing
 
 import pytest
@@ -10,7 +11,9 @@ from artfs.catalog import Entry, Kind, Reference
 from artfs.errors import (
     ArtfsError,
     DiskFull,
+    InvalidTarget,
     LocalIOError,
+    NotFound,
     ObjectNotFound,
     ReferenceMissing,
     ReferenceUnsupported,
@@ -181,6 +184,63 @@ def test_checkout_into_what_does_not_exist(repository, catalog, target):
     assert tree_of(target / "below") == CONTENT
 
 
+def test_an_empty_name_is_not_the_working_directory(repository, catalog, target, monkeypatch):
+    make_tree(target, {"precious": b"1"})
+    monkeypatch.chdir(target)
+    for act in (checkout, download):
+        with pytest.raises(InvalidTarget, match="the name is empty"):
+            act(repository, catalog, "")
+    assert tree_of(target) == {"precious": b"1"}
+
+
+@pytest.mark.parametrize("place", ["home", "home/store/packs", "home/new", ".", "link"])
+def test_checkout_refuses_where_artfs_keeps_its_own(tmp_path, repository, catalog, place):
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    before = tree_of(tmp_path)
+    with pytest.raises(InvalidTarget, match="artfs keeps its own files"):
+        checkout(repository, catalog, str(tmp_path / place))
+    assert tree_of(tmp_path) == before
+
+
+def test_checkout_refuses_a_directory_with_the_configuration_or_the_registry(tmp_path, open_home, catalog, target):
+    elsewhere = open_home(registry_url=f"sqlite:///{target}/registry.db")
+    target.mkdir()
+    with pytest.raises(InvalidTarget, match=r"registry\.db lies in it"):
+        checkout(elsewhere, catalog, str(target))
+    assert os.listdir(target) == []
+    checkout(elsewhere, catalog, str(target / "beside"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_checkout_empties_no_mount(repository, catalog, target):
+    make_tree(target, {"precious": b"1", "below/mnt": None})
+    subprocess.run(["mount", "-t", "tmpfs", "none", target / "below/mnt"], check=True)
+    try:
+        make_tree(target / "below/mnt", {"f": b"2"})
+        with pytest.raises(InvalidTarget, match=r"something is mounted on .*/below/mnt"):
+            checkout(repository, catalog, str(target))
+        assert tree_of(target) == {"precious": b"1", "below/mnt/f": b"2"}
+    finally:
+        subprocess.run(["umount", "-l", target / "below/mnt"], check=True)
+
+
+def test_checkout_deletes_nothing_while_the_store_does_not_answer(tmp_path, repository, catalog, target):
+    make_tree(target, {"precious": b"1"})
+    repository.cache.clean()
+    (tmp_path / "home/store").rename(tmp_path / "moved")
+    with pytest.raises(ArtfsError, match="does not exist"):
+        checkout(repository, catalog, str(target))
+    assert tree_of(target) == {"precious": b"1"}
+
+
+def test_checkout_of_what_is_cached_needs_no_store(tmp_path, repository, catalog, target):
+    make_tree(target, {"stranger": b"1"})
+    warm(repository, catalog)
+    (tmp_path / "home/store").rename(tmp_path / "moved")
+    checkout(repository, catalog, str(target))
+    assert tree_of(target) == CONTENT
+
+
 # -- verify
 
 
@@ -254,7 +314,9 @@ def test_part_of_a_version_is_warmed(tmp_path, repository, log, target):
     half = os.urandom(40 << 20)
     content = {"x/large": half, "y/large": half[::-1]}
     with closing(repository.catalog(log(make_tree(tmp_path / "big", content)).version)) as catalog:
-        warm(repository, catalog, pattern="x/*")
+        assert warm(repository, catalog, pattern="x/*") == 1
+        with pytest.raises(NotFound, match=r"no file of acme/vision/mnist:v0 matches 'z\*'"):
+            warm(repository, catalog, pattern="z*")
         lose_store(repository)
         download(repository, catalog, str(target), prefix="x/")
         with pytest.raises((ObjectNotFound, ArtfsError)):

@@ -10,7 +10,15 @@ import pytest
 from homes import OLD, Link, as_nobody, make_tree, open_repository, settings_of, soon, wait_until
 
 from artfs.catalog import Kind, diff
-from artfs.errors import InvalidMetadata, InvalidName, SourceChanged, SourceUnreadable, TypeMismatch, VersionNotFound
+from artfs.errors import (
+    InvalidMetadata,
+    InvalidName,
+    InvalidText,
+    SourceChanged,
+    SourceUnreadable,
+    TypeMismatch,
+    VersionNotFound,
+)
 from artfs.names import CollectionName
 from artfs.versions import ingest
 from artfs.versions.log import Labels, log_path
@@ -316,11 +324,19 @@ def test_another_type_is_refused(tmp_path, repository, collection, log):
         log_path(repository, source, collection, "model")
 
 
+def test_a_directory_whose_name_is_not_utf8(tmp_path, log, remembered):
+    source = tmp_path / os.fsdecode(b"\xff")
+    make_tree(source, {"a": b"1"})
+    assert log(source).version == log(source).version
+
+
 def test_labels_are_checked_before_anything_is_read():
     with pytest.raises(InvalidName, match="v<number>"):
         Labels(aliases=("v7",))
     with pytest.raises(InvalidName, match="tag"):
         Labels(tags=("a/b",))
+    with pytest.raises(InvalidText, match="description"):
+        Labels(description="\udcff")
 
 
 @pytest.mark.parametrize(
