@@ -15,9 +15,10 @@ def open_standard_streams() -> None:
 
     Otherwise the next file, or the pipe to a daemon, would be descriptor 0, 1 or 2, and get what is printed.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)  # as standard streams are
-    os.close(descriptor)
+    for descriptor in range(3):
+        if not _is_open(descriptor):
+            assert os.open(os.devnull, os.O_RDWR) == descriptor  # the lowest that is free
+            os.set_inheritable(descriptor, True)  # as standard streams are
     sys.stdin = sys.stdin or _stream(0, "r")
     sys.stdout = sys.stdout or _stream(1, "w")
     sys.stderr = sys.stderr or _stream(2, "w")
@@ -35,6 +36,14 @@ def flush_standard_streams() -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _stream(descriptor: int, mode: str) -> TextIO:

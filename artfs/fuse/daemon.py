@@ -17,8 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn, cast
 
-from artfs.errors import ArtfsError, DiskFull, MountFailed, local_error
+from artfs.errors import ArtfsError, MountFailed, local_error
 from artfs.fuse.engines import choose
+from artfs.fuse.failures import why_not_mounted
 from artfs.fuse.mountpoint import canonical, is_adoptable, preflight
 from artfs.fuse.options import MountOptions
 
@@ -244,18 +245,10 @@ def _daemon(
         _report(sender, error)
     except BaseException as error:
         log.exception("%s ended", mountpoint)
-        _report(sender, _failure(error, mountpoint))
+        _report(sender, why_not_mounted(error, mountpoint))
     finally:
         logging.shutdown()
         os._exit(status)
-
-
-def _failure(error: BaseException, mountpoint: str) -> ArtfsError:
-    if isinstance(error, OSError):
-        told = local_error(error.filename or f"the disk that the mount on {mountpoint} needs", error)
-        if isinstance(told, DiskFull):
-            return told
-    return MountFailed(mountpoint=mountpoint, why=f"{type(error).__name__}: {error}")
 
 
 def _crashes_to(log_file: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cachetools import TTLCache
 
-from artfs.errors import ArtfsError
+from artfs.errors import ArtfsError, DiskFull, MountFailed, local_error
 
 log = logging.getLogger(__name__)
 
@@ -52,3 +52,12 @@ class Failures:
             if self._news(what):
                 log.error("%s", what, exc_info=None if foreseen else error)
         return number
+
+
+def why_not_mounted(error: BaseException, mountpoint: str) -> ArtfsError:
+    """What to say where making a mount, or its tree, met what nobody foresaw; a full disk is foreseen."""
+    if isinstance(error, OSError):
+        told = local_error(error.filename or f"the disk that the mount on {mountpoint} needs", error)
+        if isinstance(told, DiskFull):
+            return told
+    return MountFailed(mountpoint=mountpoint, why=f"{type(error).__name__}: {error}")

@@ -153,7 +153,8 @@ def test_what_keeps_the_tree_from_being_made_is_what_the_caller_gets(tmp_path, r
     assert list((runtime_dir / "mounts").iterdir()) == []
 
 
-def test_a_full_disk_is_said_to_be_one(tmp_path, runtime_dir):
+@pytest.mark.parametrize("engine", ["direct", "pyfuse3"])
+def test_a_full_disk_is_said_to_be_one(tmp_path, runtime_dir, engine):
     def make_tree():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/small/disk")
 
@@ -162,7 +163,7 @@ def test_a_full_disk_is_said_to_be_one(tmp_path, runtime_dir):
         mount_in_background(
             make_tree,
             tmp_path / "mnt",
-            MountOptions(engine="pyfuse3"),
+            MountOptions(engine=engine),
             log_file=tmp_path / "log",
             runtime_dir=runtime_dir,
         )

@@ -24,7 +24,7 @@ from typing import Final, NoReturn
 
 import attrs
 
-from artfs.errors import ArtfsError, MountFailed
+from artfs.errors import ArtfsError
 from artfs.fuse.direct import control
 from artfs.fuse.direct.ahead import Ahead
 from artfs.fuse.direct.board import PID, STARTS, Board
@@ -33,6 +33,7 @@ from artfs.fuse.direct.dispatch import Deferred, Dispatcher, Interrupt
 from artfs.fuse.direct.protocol import MIN_READ_BUFFER
 from artfs.fuse.direct.waiting import Waiting
 from artfs.fuse.ending import DRAIN, close_tree, toggle_debug
+from artfs.fuse.failures import why_not_mounted
 from artfs.fuse.options import MountOptions
 from artfs.vfs.tree import Tree
 
@@ -112,7 +113,7 @@ def _make(task: Task, channel: Connection) -> Tree | None:
         return None
     except Exception as error:
         log.exception("the tree of %s could not be made", task.mountpoint)
-        _report(channel, MountFailed(mountpoint=task.mountpoint, why=f"{type(error).__name__}: {error}"))
+        _report(channel, why_not_mounted(error, task.mountpoint))
         return None
     channel.send(MADE)
     return tree
