@@ -298,7 +298,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_metadata_of_what_programs_have_at_hand(oracle, value):
     compare(oracle, lambda library: library.Artifact("a", "t", metadata={"value": [value], "v": value}).metadata)
 
