@@ -75,7 +75,9 @@ class Settings:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of artfs that may lie beside those of others: the configuration, and an embedded registry."""
-        registries = (Path(urlsplit(self.registry_url).path.removeprefix("/")),) if self.embedded else ()
+        # Not urlsplit: for SQLAlchemy a # is a letter.
+        database = self.registry_url.partition(":///")[2].partition("?")[0]
+        registries = (Path(database),) if self.embedded else ()
         return (self.config_file, *registries)
 
 
@@ -167,9 +169,9 @@ KEYS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "runtime_dir": _path,
     "staging_dir": _path,
     "log_dir": _path,
-    "registry_url": _url,
+    "registry_url": _text,  # SQLAlchemy says what is wrong with it: it takes what urlsplit does not
     "store_url": _url,
-    "store_endpoint": check_endpoint,
+    "store_endpoint": lambda value: check_endpoint(value) if value != "" else None,
     "entity": _entity,
     "project": _project,
     "cache_limit": parse_size,

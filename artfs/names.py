@@ -108,7 +108,7 @@ def is_text(text: str) -> bool:
 def check_text(what: str, text: str) -> str:
     """``text`` itself, such as a description, if it can be kept; raises InvalidText."""
     if not is_text(text):
-        raise InvalidText(what=what, text=text, why="it holds a NUL or is not UTF-8")
+        raise InvalidText(what=what, text=text[:64], why="it holds a NUL or is not UTF-8")
     return text
 
 

@@ -14,7 +14,7 @@ from artfs.config import load_settings
 def command(name: str, directory: str) -> None:
     """Make DIRECTORY hold exactly a version's files: every other file in it is DELETED.
 
-    A directory that is, holds or lies in one where artfs keeps its own files is refused.
+    A directory that is or holds one where artfs keeps its own files, or lies in its store or cache, is refused.
 
     \b
     Example:

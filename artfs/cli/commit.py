@@ -45,7 +45,7 @@ def command(
         if left is not None:
             outcome = commit_area(repository, left, labels, require_latest=require_latest, progress=progress)
             tell_outcome(attrs.asdict(outcome))
-            if not outcome.created:
+            if outcome.name and not outcome.created:
                 tell_dropped(tag=tags, description=description, metadata=metadata)
             return
         row = repository.registry.resolve(repository.parse(draft))

@@ -17,7 +17,8 @@ def open_standard_streams() -> None:
     """
     for descriptor in range(3):
         if not _is_open(descriptor):
-            assert os.open(os.devnull, os.O_RDWR) == descriptor  # the lowest that is free
+            opened = os.open(os.devnull, os.O_RDWR)
+            assert opened == descriptor, "the lowest that is free"
             os.set_inheritable(descriptor, True)  # as standard streams are
     sys.stdin = sys.stdin or _stream(0, "r")
     sys.stdout = sys.stdout or _stream(1, "w")

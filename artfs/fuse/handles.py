@@ -20,7 +20,7 @@ from artfs.fuse.kernel import kernel_version
 LEAST_KERNEL: Final = (6, 18)
 """The one that was seen to forget pages before and after the write; older ones have not been tried."""
 _PAST_CACHE: Final = 1 << 62
-"""Set in the handles that go past the page cache; the rest of a handle is the inode."""
+"""Set in the handles that go past the page cache; but for this and the next bit, a handle is the inode."""
 _MAPPABLE: Final = 1 << 61
 """Set in the handles of which mmap(2) makes shared writable mappings: those opened for reading and writing."""
 

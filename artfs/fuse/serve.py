@@ -72,11 +72,14 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _run(adapter: Operations, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what trio delivers again at its end must not kill us
+    # Blocked, not passed over, until trio receives them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
     _pass_over_signals(mountpoint)
     with (
         trio.open_signal_receiver(*ending_signals(), signal.SIGUSR2) as signals,
         trio.open_signal_receiver(signal.SIGALRM) as alarms,
     ):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals())
         device = _mount(adapter, mountpoint, options)
         signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
         try:

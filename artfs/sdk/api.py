@@ -140,8 +140,10 @@ class Api:
     ) -> Listing[ArtifactCollection]:
         """The collections of a project (``project`` or ``entity/project``) that have a type, by name.
 
-        ``order``: ``+created_at`` or ``-created_at``.
+        ``order``: ``+created_at`` or ``-created_at``; raises InvalidInput for another.
         """
+        if order not in {None, "", "created_at", "+created_at", "-created_at"}:
+            raise InvalidInput(f"collections cannot be ordered by {order!r}; use '+created_at' or '-created_at'")
         entity, project = self._place(project_name)
         rows = [row for row in self._repository.registry.collections(entity, project) if row.type == type_name]
         if order:

@@ -6,17 +6,16 @@ it is logged and managed.
 
 from __future__ import annotations
 
-import copy
 import logging
+import os
 from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
 from artfs.config import Settings
-from artfs.errors import ArtifactNotLoggedError, InvalidInput, WaitTimeoutError
+from artfs.errors import ArtifactNotLoggedError, InvalidInput, InvalidMetadata, WaitTimeoutError
 from artfs.names import CollectionName, VersionName, check_alias, check_tag, parse_collection_name
-from artfs.registry import INHERIT, KEEP, Ttl, VersionRow
-from artfs.registry.rows import Keep
+from artfs.registry import INHERIT, KEEP, VersionRow
 from artfs.sdk import session
 from artfs.sdk.attributes import listed, logged
 from artfs.sdk.publish import Plan
@@ -65,12 +64,13 @@ class Artifact(Reading):
         Raises WaitTimeoutError, what made logging fail, and ArtifactNotLoggedError if nobody logs it.
         """
         if self._version is None:
-            if self._saving is None:
+            saving = self._saving_here()
+            if saving is None:
                 raise ArtifactNotLoggedError(name="wait")
             try:
-                published = self._saving.result(timeout)
+                published = saving.result(timeout)
             except TimeoutError:
-                if self._saving.done():
+                if saving.done():
                     raise  # the artifact's own
                 raise WaitTimeoutError(artifact=self.name, seconds=timeout) from None
             if self.distributed_id is None or not published.version.is_draft:
@@ -82,23 +82,38 @@ class Artifact(Reading):
         with self._opening:
             if self._version is not None:
                 return  # another thread waited too
-            now, planned = self._settable(), self._planned
+            description, metadata, ttl = self.description, self._metadata, self._ttl
+            planned_description, planned_metadata, planned_ttl = self._planned
             self.adopt(self.repository, version)
-            if now != planned:
-                self.description, self._metadata, self._ttl = now
-
-    def _settable(self) -> tuple[str | None, dict[str, Any], Ttl | Keep]:
-        return self.description, self._metadata, self._ttl
+            if description != planned_description:
+                self.description = description
+            if ttl != planned_ttl:
+                self._ttl = ttl
+            if _is_changed(metadata, planned_metadata):
+                self._metadata = metadata
 
     @property
     def is_being_logged(self) -> bool:
         """Whether a run is logging it, or has done so; not after a failure."""
-        saving = self._saving
+        saving = self._saving_here()
         return saving is not None and not (saving.done() and saving.exception() is not None)
+
+    @property
+    def is_stored_part(self) -> bool:
+        """Whether it is in the store as one part of several, and no version yet."""
+        saving = self._saving_here()
+        if saving is None or self.distributed_id is None or not saving.done() or saving.exception() is not None:
+            return False
+        return saving.result().version.is_draft
 
     def being_logged(self, repository: Repository, saving: Future[Published]) -> None:
         """A run is logging it."""
-        self._repository, self._saving = repository, saving
+        self._repository, self._saving, self._saving_process = repository, saving, os.getpid()
+
+    def _saving_here(self) -> Future[Published] | None:
+        """How logging goes, unless a process does it that this one was forked from: here nothing would come of it."""
+        saving = self._saving
+        return None if saving is not None and self._saving_process != os.getpid() and not saving.done() else saving
 
     def plan(
         self,
@@ -110,7 +125,8 @@ class Artifact(Reading):
         tags: str | Iterable[str] | None,
     ) -> Plan:
         """How it is logged from a run; raises InvalidName, InvalidMetadata."""
-        self._planned = copy.deepcopy(self._settable())
+        metadata = check_metadata(self._metadata)
+        self._planned = self.description, metadata, self._ttl
         home = CollectionName(entity, project, self._collection)
         if self._base is not None:
             home = self._base.source_name.collection_name
@@ -118,7 +134,7 @@ class Artifact(Reading):
             tuple(listed(aliases, check_alias)),
             tuple(listed(tags, check_tag)),
             self.description,
-            check_metadata(self._metadata),
+            metadata,
             INHERIT if self._ttl is KEEP else self._ttl,
         )
         return Plan(
@@ -184,7 +200,7 @@ class Artifact(Reading):
         settings = self.repository.settings
         parse_collection_name(target_path, entity=settings.entity, project=settings.project)  # before it is logged
         if self._version is None:
-            if self._saving is None:
+            if self._saving_here() is None:
                 self.save()
             self.wait()
         target = parse_collection_name(target_path, entity=self.source_entity, project=settings.project)
@@ -220,7 +236,7 @@ class Artifact(Reading):
         """A logged artifact travels to other processes, and is there what the registry said of it last."""
         if self._version is None:
             raise TypeError("an artifact that is not logged can be neither pickled nor copied; log it first")
-        return _retrieved, (self._version, self._name)
+        return _retrieved, (session.mark(self.repository), self._version, self._name)
 
     def _persist(self) -> None:
         registry, seen = self.repository.registry, self.version_row
@@ -243,5 +259,12 @@ class Artifact(Reading):
         self.adopt(self.repository, registry.get(seen.id, collection), self._name)
 
 
-def _retrieved(version: VersionRow, name: VersionName | None) -> Artifact:
-    return Artifact.of_version(session.repository(), version, name)
+def _retrieved(mark: str, version: VersionRow, name: VersionName | None) -> Artifact:
+    return Artifact.of_version(session.marked(mark), version, name)
+
+
+def _is_changed(metadata: dict[str, Any], planned: dict[str, Any]) -> bool:
+    try:
+        return check_metadata(metadata) != planned
+    except InvalidMetadata:
+        return True  # as ``save()`` will say

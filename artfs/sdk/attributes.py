@@ -123,6 +123,7 @@ class Attributes:
         self._draft = draft
         self._final = False
         self._saving: Future[Published] | None = None
+        self._saving_process = 0
         self._planned: tuple[str | None, dict[str, Any], Ttl | Keep] = (None, {}, KEEP)  # as it is being logged
         self._base: VersionRow | None = None  # of a new_draft()
         self._aliases: list[str] = []

@@ -170,7 +170,7 @@ class Draft:
         # A file that SQLite deletes itself. One transaction that is never committed: there is nothing to recover.
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._connection.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-16000; BEGIN; {_TABLES}")
-        weakref.finalize(self, self._connection.close)
+        weakref.finalize(self, self._connection.close).atexit = False  # SQLite has unlinked the file
         self._serial = 0
         # What comes in path order, as from a loop over sorted files, meets nothing that is here: it needs no query, and
         # a page of it is one statement (100,000 references: 4 to 5 s instead of 7).
@@ -188,7 +188,7 @@ class Draft:
         path would be both a file and a directory.
         """
         with self._lock:
-            if row.path > self._greatest:
+            if row.path > self._greatest and self._fault is None:
                 return self._append(row)
         with self._open() as database:
             self._check_shape(row.path)
@@ -355,11 +355,19 @@ class Draft:
     def items(self) -> Iterator[tuple[SourceFile | Entry, str | None]]:
         """Everything in the order of a catalog, as ``ingest`` takes it, with the digest that a file must have."""
         with self._open() as database:
-            found = database.execute(_DIRECTORIES)
+            found = self._pages(database.execute(_DIRECTORIES))
         directories = ((key, (Entry(path, Kind.DIRECTORY, mode, mtime), None)) for path, mode, mtime, key in found)
         rows = ((row.path, _item(row)) for row in self.rows())
         for _, item in heapq.merge(directories, rows, key=lambda keyed: keyed[0]):
             yield item
+
+    def _pages(self, cursor: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+        while True:
+            with self._open():
+                page = cursor.fetchmany(_PAGE)
+            if not page:
+                return
+            yield from page
 
     def _all(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with self._open() as database:

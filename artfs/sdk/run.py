@@ -52,6 +52,10 @@ unfinished: Final[list[Run]] = []
 """Runs of this process that are not finished, the current one last."""
 
 
+# A child begins with the lock free, and what it guards whole, whichever thread of its parent had it.
+os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+
 @attrs.frozen
 class _Job:
     artifact: Artifact
@@ -95,11 +99,11 @@ class Run:
             log.warning("%s; the run %s is not recorded", error, self.id)
 
     def _begin(self) -> None:
-        """In this process: the threads, locks and connections of another do not survive a fork."""
-        self._here = os.getpid()
+        """In this process: the threads and connections of another do not survive a fork."""
         self._interrupted = threading.Event()
         self._jobs: list[_Job] = []
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"artfs-run-{self.id}")
+        self._here = os.getpid()
 
     @property
     def path(self) -> str:
@@ -139,14 +143,13 @@ class Run:
         """
         self._check_active("log_artifact")
         artifact = self._artifact(artifact_or_path, name, type)
-        with artifact.submitting:
-            if not artifact.is_being_logged and not artifact.is_logged:
-                return self._submit(artifact, aliases, tags, publish)
-        artifact.wait()
-        with artifact.submitting:
-            if not artifact.is_logged:  # it was stored as one part of several
-                return self._submit(artifact, aliases, tags, publish)
-        return self._log_again(artifact, aliases, tags)
+        while True:
+            with artifact.submitting:
+                if artifact.is_logged:
+                    return self._log_again(artifact, aliases, tags)
+                if not artifact.is_being_logged or artifact.is_stored_part:
+                    return self._submit(artifact, aliases, tags, publish)
+            artifact.wait()
 
     def use_artifact(
         self,
@@ -235,7 +238,7 @@ class Run:
         self.log_artifact(path, name, "model", aliases)
 
     def use_model(self, name: str) -> str:
-        """``use_artifact`` of a model, downloaded: the path of its only file, else of the directory.
+        """``use_artifact`` of a model, downloaded: the path of what is alone in the directory, else of the directory.
 
         Raises InvalidInput (ValueError) where "model" is no part of its type.
         """
@@ -365,9 +368,10 @@ class Run:
     def _check_active(self, what: str) -> None:
         if self._finished:
             raise NoRun(f"Run ({self.id}) is finished. The call to `{what}` will be ignored.")
-        if self._here != os.getpid():
-            self._repository = session.repository(self._repository.settings)
-            self._begin()
+        with lock:
+            if self._here != os.getpid():
+                self._repository = session.repository(self._repository.settings)
+                self._begin()
 
     def _distributed_id(self, given: str | None) -> str:
         if found := given or self.group:
@@ -396,8 +400,7 @@ class Run:
         In a forked child the run does not end: it is its parent's.
         """
         if self.process != os.getpid():
-            wait_for([job.future for job in self._jobs] if self._here == os.getpid() else [])
-            return []
+            return self._failures() if self._here == os.getpid() else []
         with lock:
             if self._finished:
                 return []
@@ -406,19 +409,24 @@ class Run:
                 unfinished.remove(self)
         if state == "crashed":
             self._interrupted.set()
-        failures: list[Exception] = []
         try:
-            for job in self._jobs:
-                try:
-                    job.artifact.wait()
-                except Exception as error:  # noqa: BLE001  whatever it is, it goes to the caller
-                    failures.append(error)
-                    log.error("%s could not be logged: %s", job.collection, error)  # noqa: TRY400  raised by the caller
+            failures = self._failures()
         except KeyboardInterrupt:
             self._interrupted.set()
             self._close("crashed")
             raise
         self._close("failed" if failures and state == "finished" else state)
+        return failures
+
+    def _failures(self) -> list[Exception]:
+        """Wait for everything; what failed."""
+        failures: list[Exception] = []
+        for job in self._jobs:
+            try:
+                job.artifact.wait()
+            except Exception as error:  # noqa: BLE001  whatever it is, it goes to the caller
+                failures.append(error)
+                log.error("%s could not be logged: %s", job.collection, error)  # noqa: TRY400  raised by the caller
         return failures
 
     def _close(self, state: State) -> None:

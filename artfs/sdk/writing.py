@@ -15,7 +15,14 @@ import attrs
 
 from artfs.catalog import Entry, Kind, Reference
 from artfs.digests import md5_raw
-from artfs.errors import InvalidInput, InvalidReference, PathConflict, PathNotFound, SourceUnreadable
+from artfs.errors import (
+    ArtifactFinalizedError,
+    InvalidInput,
+    InvalidReference,
+    PathConflict,
+    PathNotFound,
+    SourceUnreadable,
+)
 from artfs.names import check_path
 from artfs.references import ARTIFACT_SCHEMES, scheme_of
 from artfs.sdk import session
@@ -106,33 +113,35 @@ class Writing(Attributes):
         path = check_path(name)
         if "r" in mode:
             raise InvalidInput(f"mode {mode!r} does not make a file; use 'x', 'w' or 'a'")
-        file = Path(self._new_files(), path)
+        files, unfinished = self._new_files()
+        file = Path(files, path)
         if "x" in mode and file.exists():
             raise InvalidInput(f"File with name {name!r} already exists at {str(file)!r}")
         # Written somewhere else: until it is whole, what it replaces must not be touched.
-        directory = tempfile.mkdtemp(dir=f"{self._directory}-new")
+        directory = tempfile.mkdtemp(dir=unfinished)
         written = Path(directory, file.name)
         try:
             if "a" in mode and file.exists():
                 shutil.copyfile(file, written)
             with written.open(mode, encoding=encoding) as stream:
                 yield stream
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                written.replace(file)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                raise PathConflict(path=path, a="a file", b="a directory") from None
+            if self.is_final:
+                raise ArtifactFinalizedError(name="new_file")
+            _move(written, file, path, exclusive="x" in mode)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         self.add_file(str(file), name=path, policy=policy, overwrite="x" not in mode)
 
-    def _new_files(self) -> str:
-        """The directory that holds what ``new_file`` makes, until it is logged or nobody wants it any more."""
-        if self._files is None:
-            self._directory = tempfile.mkdtemp(prefix="artfs-artifact-")
-            os.mkdir(f"{self._directory}-new", 0o700)
-            self._files = weakref.finalize(self, _remove, self._directory, os.getpid())
-        return self._directory
+    def _new_files(self) -> tuple[str, str]:
+        """Where ``new_file`` keeps what it made, until it is logged or nobody wants it, and where it makes it."""
+        with self._opening:
+            if self._files is None:
+                self._directory = tempfile.mkdtemp(prefix="artfs-artifact-")
+                self._files = weakref.finalize(self, _remove, self._directory, os.getpid())
+            places = f"{self._directory}/files", f"{self._directory}/unfinished"
+            for place in places:
+                os.makedirs(place, exist_ok=True)
+        return places
 
     @not_finalized
     def add_reference(
@@ -229,7 +238,21 @@ def _referring(found: Entry, uri: str) -> Entry:
 def _remove(directory: str, owner: int) -> None:
     if os.getpid() == owner:  # not in a forked child
         shutil.rmtree(directory, ignore_errors=True)
-        shutil.rmtree(f"{directory}-new", ignore_errors=True)
+
+
+def _move(written: Path, file: Path, path: str, *, exclusive: bool) -> None:
+    """Give a file its place; raises PathConflict, and InvalidInput where ``exclusive`` and another was faster."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not exclusive:
+            written.replace(file)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise PathConflict(path=path, a="a file", b="a directory") from None
+    if exclusive:
+        try:
+            os.link(written, file)
+        except FileExistsError:
+            raise InvalidInput(f"File with name {path!r} already exists at {str(file)!r}") from None
 
 
 def _text(path: StrPath) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from typing import Final
@@ -106,7 +107,8 @@ def _nothing_changed(registry: Registry, facts: Facts, commit: Labels | None, co
     """No new version: the base gets the aliases that were asked for, and `latest` stays where others have taken it."""
     name = ""
     if commit is not None and commit.aliases and facts.base_id:
-        name = str(registry.add_aliases(facts.base_id, commit.aliases).name)
+        with contextlib.suppress(VersionNotFound):  # deleted meanwhile
+            name = str(registry.add_aliases(facts.base_id, commit.aliases).name)
     registry.abandon(facts.pending)
     return Outcome(name, created=False, committed=bool(name), counts=counts, stored_bytes=0)
 

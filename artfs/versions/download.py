@@ -193,7 +193,7 @@ def checkout(
     Directories that are left empty go too, unless the version has them. Deleting comes first, as in W&B: a stranger
     may be in the way of a directory, or take the room. It does not begin where the store holds something that is
     needed and does not answer; then, and for a ``root`` that is, holds or lies in what artfs keeps, or holds a mount
-    (InvalidTarget), nothing has changed.
+    (InvalidTarget), nothing has been deleted. What is tried is the first file that has to come from the store.
     """
     _refuse_own_places(repository.settings, root)
     _refuse_mounts(catalog, root)
@@ -213,14 +213,20 @@ def checkout(
 
 def _refuse_own_places(settings: Settings, root: str) -> None:
     """Raises InvalidTarget where making ``root`` equal to a version would delete what artfs itself needs."""
-    wanted = Path(root).resolve()
+    wanted = _real(root)
     for place in settings.directories:
-        resolved = place.resolve()
-        if wanted.is_relative_to(resolved) or resolved.is_relative_to(wanted):
+        real = _real(place)
+        # Beside its own files in the data directory there may be others: ARTFS_HOME may be where one works.
+        within = wanted.is_relative_to(real) and place != settings.data_dir
+        if within or real.is_relative_to(wanted):
             raise InvalidTarget(directory=root, why=f"artfs keeps its own files in {place}")
     for file in settings.files:
-        if file.resolve().is_relative_to(wanted):
+        if _real(file).is_relative_to(wanted):
             raise InvalidTarget(directory=root, why=f"artfs's own {file} lies in it")
+
+
+def _real(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises for a loop of links
 
 
 def _refuse_mounts(catalog: Catalog, root: str) -> None:

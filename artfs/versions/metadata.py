@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
             return {"slice_start": value.start, "slice_step": value.step, "slice_stop": value.stop}
         case set() | frozenset() | Sequence():
             return [_plain(item) for item in value]
-    if hasattr(value, "detach"):  # a tensor of PyTorch
+    if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of PyTorch
         value = value.detach().cpu().numpy()
     if hasattr(value, "dtype") and hasattr(value, "tolist"):  # a value or an array of NumPy
         plain = value.tolist() if value.size <= _ARRAY else str(value)

@@ -84,45 +84,52 @@ class Repository:
     @property
     def store(self) -> ObjectStore:
         """The object store; does not talk to it yet."""
-        from artfs.store import open_store
 
-        return self._part(
-            "store",
-            lambda settings: open_store(
+        def make(settings: Settings) -> ObjectStore:
+            from artfs.store import open_store
+
+            return open_store(
                 settings.store_url, endpoint=settings.store_endpoint, request_timeout=settings.request_timeout
-            ),
-        )
+            )
+
+        return self._part("store", make)
 
     @property
     def cache(self) -> Cache:
         """The cache that all of a user's processes share."""
-        from artfs.cache import Cache
 
-        return self._part(
-            "cache",
-            lambda settings: Cache(settings.cache_dir, limit=settings.cache_limit, free=settings.cache_free),
-        )
+        def make(settings: Settings) -> Cache:
+            from artfs.cache import Cache
+
+            return Cache(settings.cache_dir, limit=settings.cache_limit, free=settings.cache_free)
+
+        return self._part("cache", make)
 
     @property
     def references(self) -> References:
         """Readers of bytes that live elsewhere."""
-        from artfs.references import References
 
-        return self._part(
-            "references",
-            lambda settings: References(
+        def make(settings: Settings) -> References:
+            from artfs.references import References
+
+            return References(
                 settings.cache_dir / "references",
                 allow_file=settings.embedded if settings.file_references is None else settings.file_references,
                 request_timeout=settings.request_timeout,
-            ),
-        )
+            )
+
+        return self._part("references", make)
 
     @property
     def hashes(self) -> Hashes:
         """What source files hashed to when they were last logged."""
-        from artfs.versions.hashes import Hashes
 
-        return self._part("hashes", lambda settings: Hashes(settings.cache_dir / "hashes.db"))
+        def make(settings: Settings) -> Hashes:
+            from artfs.versions.hashes import Hashes
+
+            return Hashes(settings.cache_dir / "hashes.db")
+
+        return self._part("hashes", make)
 
     def _part(self, name: str, make: Callable[[Settings], _Part]) -> _Part:
         with self._opening:

@@ -109,6 +109,19 @@ def test_a_replacement_that_failed_leaves_what_was_there(artifact):
     assert Path(artifact.manifest.entries["a"].local_path).read_text() == "second, third"
 
 
+def test_new_files_of_one_name_at_once(run, artifact):
+    def both():
+        with artifact.new_file("a") as outer, artifact.new_file("a") as inner:
+            outer.write("outer")
+            inner.write("inner")
+
+    with pytest.raises(ValueError, match="already exists"):
+        both()
+    assert Path(artifact.manifest.entries["a"].local_path).read_text() == "inner"
+    with pytest.raises(artfs.ArtifactFinalizedError), artifact.new_file("b"):
+        run.log_artifact(artifact).wait()
+
+
 def test_new_files_that_cannot_be(artifact):
     with artifact.new_file("a/b"):
         pass

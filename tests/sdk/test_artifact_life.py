@@ -9,10 +9,19 @@ import time
 import tracemalloc
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 import artfs
-from artfs.errors import AliasesExist, InvalidName, NoRun, SourceUnreadable, TypeMismatch, VersionNotFound
+from artfs.errors import (
+    AliasesExist,
+    ConfigurationError,
+    InvalidName,
+    NoRun,
+    SourceUnreadable,
+    TypeMismatch,
+    VersionNotFound,
+)
 from artfs.sdk import run as run_module
 from artfs.sdk import session
 
@@ -362,6 +371,31 @@ def test_what_is_set_while_it_is_being_logged_is_kept_for_save(run, monkeypatch)
     assert (found.description, found.metadata, found.ttl) == ("after", {"k": 1}, timedelta(days=3))
 
 
+def test_only_what_was_set_while_it_was_being_logged_is_kept(run, monkeypatch):
+    run.log_artifact(of({"a": "1"}, description="first's", metadata={"k": 0})).wait()
+    go = threading.Event()
+    publish = run_module.publish
+    monkeypatch.setattr(run_module, "publish", lambda plan: (go.wait(30), publish(plan))[1])
+    again = run.log_artifact(of({"a": "1"}))  # the same content: it becomes the first
+    again.metadata["k"] = np.zeros(3)
+    go.set()
+    again.wait().save()
+    found = artfs.Api().artifact("mnist")
+    assert (found.version, found.description, found.metadata) == ("v0", "first's", {"k": [0.0, 0.0, 0.0]})
+
+
+def test_metadata_that_only_the_check_makes_plain(run, tmp_path):
+    artifact = of({"a": "1"})
+    artifact.metadata["complex"] = 1j
+    with pytest.raises(ValueError, match="invalid metadata"):
+        run.log_artifact(artifact)
+    with (tmp_path / "open").open("w") as file:
+        artifact.metadata = {"array": np.arange(2), "file": file}
+        assert not file.closed
+        file.write("still open")
+    assert run.log_artifact(artifact).wait().metadata["array"] == [0, 1]
+
+
 def test_saving_what_is_being_logged_waits_and_saves(run, monkeypatch):
     publish = run_module.publish
     monkeypatch.setattr(run_module, "publish", lambda plan: (time.sleep(0.05), publish(plan))[1])
@@ -431,3 +465,12 @@ def test_a_logged_artifact_travels(logged):
         assert twin.manifest.digest() == artifact.digest
     with pytest.raises(TypeError, match="neither pickled nor copied"):
         copy.deepcopy(of({}))
+
+
+def test_a_logged_artifact_travels_to_its_own_registry_only(logged, tmp_path, monkeypatch):
+    pickled = pickle.dumps(logged())
+    monkeypatch.setenv("ARTFS_HOME", str(tmp_path / "other"))
+    assert pickle.loads(pickled).version == "v0"  # its repository is open still
+    session.close()
+    with pytest.raises(ConfigurationError, match="of another registry"):
+        pickle.loads(pickled)

@@ -1,10 +1,12 @@
 """Runs, lineage and the Api."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 import artfs
-from artfs.errors import InvalidName, NotFound, TypeMismatch, VersionNotFound
+from artfs.errors import InvalidName, NotFound, SourceUnreadable, TypeMismatch, VersionNotFound
+from artfs.sdk import run as run_module
 
 
 def of(name, text="1", type="dataset"):  # noqa: A002 - the API's word
@@ -268,16 +271,56 @@ def test_type_mismatch_names_both(home):
         artfs.log_artifact(of("a", type="model"))
 
 
-def test_threads_that_log_one_artifact_make_one_version(home):
+def test_threads_that_log_one_artifact_make_one_version(home, monkeypatch):
+    published = []
+    publish = run_module.publish
+    monkeypatch.setattr(run_module, "publish", lambda plan: (published.append(plan), publish(plan))[1])
     with artfs.init() as run:
         for number in range(10):
             artifact = artfs.Artifact("shared", "dataset")
             for index in range(50):
                 artifact.add_reference(f"foo://x/{number}/{index}", name=f"f{index}")
             with ThreadPoolExecutor(4) as pool:
-                logged = list(pool.map(lambda one: run.log_artifact(one).wait(), [artifact] * 4))
-            assert {one.version for one in logged} == {f"v{number}"}
-    assert len(artfs.Api().artifacts("dataset", "shared")) == 10
+                list(pool.map(lambda alias, one=artifact: run.log_artifact(one, aliases=alias).wait(), "abcd"))
+            assert (artifact.version, len(published)) == (f"v{number}", number + 1)
+            assert artfs.Api().artifact("shared").aliases == ["a", "b", "c", "d", "latest"]
+
+
+def test_what_fails_in_a_forked_child_is_raised_there(home):
+    run = artfs.init()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            artifact = of("doomed")
+            os.unlink(artifact.manifest.entries["f"].local_path)
+            run.log_artifact(artifact)
+            run.finish()
+        except SourceUnreadable:
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert artfs.Api().run(run.path).state == "running"
+
+
+def test_what_a_parent_is_logging_is_not_waited_for_in_its_child(home, monkeypatch):
+    go = threading.Event()
+    publish = run_module.publish
+    monkeypatch.setattr(run_module, "publish", lambda plan: (go.wait(30), publish(plan))[1])
+    run = artfs.init()
+    artifact = run.log_artifact(of("slow"))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            artifact.wait()
+        except artfs.ArtifactNotLoggedError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    go.set()
+    assert artifact.wait().version == "v0"
 
 
 IN_A_CHILD = """
@@ -352,6 +395,8 @@ def test_arguments_of_wandb(chain):
     api = artfs.Api({"entity": "acme"}, timeout=19, api_key="x")
     names = [found.name for found in api.artifact_collections("vision", "dataset", order="-created_at")]
     assert names == ["raw"]
+    with pytest.raises(ValueError, match="cannot be ordered by 'name'"):
+        api.artifact_collections("vision", "dataset", order="name")
     with pytest.raises(ValueError, match="cannot be filtered"):
         api.runs("vision", {"state": "finished"})
     assert artfs.data_types.Table is artfs.Table

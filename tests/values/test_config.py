@@ -89,6 +89,18 @@ def test_endpoints(tmp_path, url):
     assert load_settings({"ARTFS_HOME": str(tmp_path)}, store_endpoint=url).store_endpoint == url
 
 
+def test_an_endpoint_can_be_taken_back(tmp_path):
+    (tmp_path / "config.toml").write_text("store_endpoint = ''")
+    assert load_settings({"ARTFS_HOME": str(tmp_path)}).store_endpoint is None
+
+
+def test_a_registry_url_is_sqlalchemys_to_judge(tmp_path):
+    url = "postgresql://u:p[ss]@host/db"
+    assert load_settings({"ARTFS_HOME": str(tmp_path)}, registry_url=url).registry_url == url
+    settings = load_settings({"ARTFS_HOME": str(tmp_path)}, registry_url="sqlite:////srv/a#b/r.db?timeout=3")
+    assert Path("/srv/a#b/r.db") in settings.files
+
+
 def test_settings_know_where_artfs_keeps_its_files(tmp_path):
     settings = load_settings({"ARTFS_HOME": str(tmp_path / "home")}, store_url="file:///srv/my%20store")
     assert tmp_path / "home" in settings.directories

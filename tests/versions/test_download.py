@@ -193,13 +193,24 @@ def test_an_empty_name_is_not_the_working_directory(repository, catalog, target,
     assert tree_of(target) == {"precious": b"1"}
 
 
-@pytest.mark.parametrize("place", ["home", "home/store/packs", "home/new", ".", "link"])
+@pytest.mark.parametrize("place", ["home", "home/store/packs", "home/cache/new", ".", "link"])
 def test_checkout_refuses_where_artfs_keeps_its_own(tmp_path, repository, catalog, place):
     (tmp_path / "link").symlink_to(tmp_path / "home")
     before = tree_of(tmp_path)
     with pytest.raises(InvalidTarget, match="artfs keeps its own files"):
         checkout(repository, catalog, str(tmp_path / place))
     assert tree_of(tmp_path) == before
+
+
+def test_checkout_where_one_works_at_home(tmp_path, repository, catalog):
+    checkout(repository, catalog, str(tmp_path / "home" / "artifacts" / "mnist:v0"))
+    assert tree_of(tmp_path / "home" / "artifacts" / "mnist:v0") == CONTENT
+
+
+def test_a_loop_of_links_is_refused(repository, catalog, target):
+    target.symlink_to(target)
+    with pytest.raises(LocalIOError):
+        checkout(repository, catalog, str(target))
 
 
 def test_checkout_refuses_a_directory_with_the_configuration_or_the_registry(tmp_path, open_home, catalog, target):
