@@ -47,9 +47,9 @@ def init(
 
     ``entity``, ``project``: where names without them are looked up and logged (the settings'). ``name``, ``job_type``,
     ``config``: kept with the run. ``id``: 8 characters by default; one that exists is resumed. ``group``: see
-    ``Run.group``. ``reinit``: what becomes of a current run
-    (True: it is finished; False, "default": it is answered). ``settings``: other than those in force. What else W&B
-    takes (``mode``, ``notes``, ``dir``, ..) is ignored.
+    ``Run.group``. ``reinit``: what becomes of a current run (True: it is finished; False, "default": it is answered).
+    ``settings``: other than those in force. What else W&B takes (``mode``, ``notes``, ``dir``, ..) is ignored.
+    Raises InvalidInput for another ``reinit``, and InvalidName.
     """
     if ignored:
         log.info("init: artfs has no use for %s", ", ".join(sorted(ignored)))

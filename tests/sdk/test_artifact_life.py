@@ -5,7 +5,6 @@ import gc
 import os
 import pickle
 import threading
-import time
 import tracemalloc
 from datetime import timedelta
 
@@ -397,8 +396,10 @@ def test_metadata_that_only_the_check_makes_plain(run, tmp_path):
 
 
 def test_saving_what_is_being_logged_waits_and_saves(run, monkeypatch):
-    publish = run_module.publish
-    monkeypatch.setattr(run_module, "publish", lambda plan: (time.sleep(0.05), publish(plan))[1])
+    go = threading.Event()
+    publish, wait = run_module.publish, artfs.Artifact.wait
+    monkeypatch.setattr(run_module, "publish", lambda plan: (go.wait(30), publish(plan))[1])
+    monkeypatch.setattr(artfs.Artifact, "wait", lambda self, timeout=None: (go.set(), wait(self, timeout))[1])
     artifact = run.log_artifact(of({"a": "1"}))
     artifact.description = "later"
     artifact.save()
