@@ -136,14 +136,16 @@ class Poisoned(MemoryTree):
 def test_a_request_that_kills_every_worker_fails_in_the_end(mounted, name):
     mount = mounted(Poisoned({name: b"x", "f": b"fine"}))
     mount.log.expect(r"worker \d+ ended with status 3: replaced", None)
-    mount.log.expect(r"(read of inode 2|a request in a thread) failed: 3 workers died of it", None)
+    mount.log.expect(r"(read of inode 2|a request in a thread) failed: [34] workers died of it", None)
     descriptor = os.open(mount.path / name, os.O_RDONLY)
     with pytest.raises(OSError, match="Input/output error") as caught:
         os.read(descriptor, 10)
     os.close(descriptor)
     assert caught.value.errno == errno.EIO
     assert (mount.path / "f").read_bytes() == b"fine"
-    assert mount.log.count("ended with status 3") <= 6  # the kernel tries a failed readahead once more
+    # The kernel tries a failed readahead once more, as another request. That one may be read just before what the last
+    # death left is queued again, and with it: then two workers have it, and one more may die.
+    assert mount.log.count("ended with status 3") <= 2 * (3 + 1)
 
 
 class PoisonedListing(HugeTree):
@@ -158,12 +160,13 @@ class PoisonedListing(HugeTree):
 def test_a_listing_that_kills_every_worker_fails_in_the_end(mounted):
     mount = mounted(PoisonedListing(10_000))
     mount.log.expect(r"worker \d+ ended with status 3: replaced", None)
-    mount.log.expect(r"readdirplus of inode 1 failed: 3 workers died of it")
+    mount.log.expect(r"readdirplus of inode 1 failed: [34] workers died of it")
     with pytest.raises(OSError, match="Input/output error"):
         os.listdir(mount.path)
     assert (mount.path / "000007").stat().st_size == 9
-    # Three of the request, and those that made the page ahead: each restart answers one first page at most.
-    assert mount.log.count("ended with status 3") <= 6
+    # Three of the request, or four when two workers had it, and those that made the page ahead: each restart answers
+    # one first page at most.
+    assert mount.log.count("ended with status 3") <= 2 * (3 + 1)
 
 
 def test_a_hung_worker_is_replaced_and_its_request_answered(mounted, tmp_path, monkeypatch):

@@ -270,13 +270,22 @@ class Pool:
             self._strikes.clear()
         for unique in suspects:
             self._strikes[unique & ~RESENT] += 1
-            if self._strikes[unique & ~RESENT] < CRASHES or place.device is None:
-                continue
-            if device.fail(place.device, unique, errno.EIO):
+            strikes = self._strikes[unique & ~RESENT]
+            if strikes >= CRASHES and self._fail(unique):
                 inline = unique == slot.words[UNIQUE]
                 what = f"{kind(slot.words[OPCODE])} of inode {slot.words[INODE]}" if inline else "a request in a thread"
-                log.error("%s failed: %d workers died of it", what, CRASHES)
+                log.error("%s failed: %d workers died of it", what, strikes)
         return bool(suspects)
+
+    def _fail(self, unique: int) -> bool:
+        """Answer a request with EIO, whoever has it now; whether somebody had.
+
+        What was queued again after another death is queued again though its worker lives: two may have it then, and the
+        kernel takes the answer on the device of the second, under its new name.
+        """
+        kept = [place.device for place in self._places if place.device is not None]
+        names = {unique, unique | RESENT}
+        return any(device.fail(one, name, errno.EIO) for one in kept for name in names)
 
     def _resend(self) -> None:
         if self._connection is not None and self._connection.resends:
