@@ -6,10 +6,12 @@ import os
 import uuid
 
 import pytest
+from homes import give_registry
 from shelf import Shelf
 from sqlalchemy import create_engine, make_url, text
 
 from artfs.registry import Registry
+from artfs.registry.connection import sqlite_file
 
 SERVER = os.environ.get("ARTFS_TEST_POSTGRES")
 
@@ -31,6 +33,8 @@ def url(request, tmp_path):
 
 @pytest.fixture
 def registry(url):
+    if file := sqlite_file(url):
+        give_registry(file)
     opened = Registry.open(url)
     yield opened
     opened.close()

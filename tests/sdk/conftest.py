@@ -7,6 +7,7 @@ import socket
 import warnings
 
 import pytest
+from homes import give_registry
 
 import artfs
 from artfs.sdk import session
@@ -20,6 +21,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("ARTFS_PROJECT", "vision")
     for name in ("ARTFS_CONFIG", "ARTFS_ARTIFACT_DIR", "WANDB_ARTIFACT_DIR"):
         monkeypatch.delenv(name, raising=False)
+    give_registry(tmp_path / "home" / "registry.db")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     yield tmp_path / "home"

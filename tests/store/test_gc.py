@@ -10,6 +10,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from homes import give_registry
 from sqlalchemy import text
 from store_clock import soon
 
@@ -28,6 +29,7 @@ def sha(data) -> bytes:
 
 @pytest.fixture
 def registry(tmp_path):
+    give_registry(tmp_path / "registry.db")
     opened = Registry.open(f"sqlite:///{tmp_path}/registry.db")
     yield opened
     opened.close()

@@ -7,6 +7,7 @@ import logging
 
 import attrs
 import pytest
+from homes import give_registry
 from store_clock import soon
 
 from artfs.errors import Damaged, ObjectNotFound, SchemaMismatch, StoreNotOurs
@@ -19,6 +20,7 @@ MNIST = CollectionName("acme", "my vision é", "mnist")
 
 @pytest.fixture
 def registry(tmp_path):
+    give_registry(tmp_path / "registry.db")
     opened = Registry.open(f"sqlite:///{tmp_path}/registry.db")
     yield opened
     opened.close()

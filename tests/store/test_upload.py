@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+from homes import give_registry
 from store_clock import soon
 
 from artfs.catalog.layout import PACK_DATA
@@ -27,6 +28,7 @@ SPARE = 1 << 16
 
 @pytest.fixture
 def registry(tmp_path):
+    give_registry(tmp_path / "registry.db")
     opened = Registry.open(f"sqlite:///{tmp_path}/registry.db")
     yield opened
     opened.close()

@@ -142,8 +142,8 @@ def test_a_tree_that_is_open_outlives_its_file_in_the_cache(home):
     expected = sorted(CONTENT)
     listings = iter(tree.list(find(tree, "many"), 0, None))
     next(listings)
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda _: [tree.path_of(e.attributes.inode) for e in walk(tree)], range(32)))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: [tree.path_of(e.attributes.inode) for e in walk(tree)], range(8)))
         data = list(pool.map(lambda _: tree.read(find(tree, "d/b.bin"), 0, 1 << 20, soon()), range(32)))
     assert all({path.partition(":v0/")[2] for path in paths} >= set(expected) for paths in found)
     assert set(map(bytes, data)) == {CONTENT["d/b.bin"]}
