@@ -37,7 +37,9 @@ class Difference:
 
 
 def diff(old: Catalog, new: Catalog) -> Iterator[Difference]:
-    """Every path that differs, by path. A different mtime alone is no difference, nor is a directory's mode.
+    """Every path that differs, by path. A different mtime alone is no difference; the root is called ``.``.
+
+    A directory that holds something is no path of its own: of it only other permission bits are a difference.
 
     A file that vanished in one place and came up with the same content in another is a rename. The differences wait
     in a temporary SQLite database, so memory does not grow with their number.
@@ -46,6 +48,8 @@ def diff(old: Catalog, new: Catalog) -> Iterator[Difference]:
     try:
         database.execute("CREATE TABLE difference (change, path, size, what, content)")
         database.executemany("INSERT INTO difference VALUES (?, ?, ?, ?, ?)", _merge(old.leaves(), new.leaves()))
+        database.execute("CREATE INDEX by_path ON difference (path)")
+        database.executemany(_ADD_MODE, ((path, path) for path in _directories(old.directories(), new.directories())))
         database.executescript(_PAIR)
         for change, path, old_path, size, what in database.execute(_RESULT):
             yield Difference(Change(change), path, old_path, size, what)
@@ -53,6 +57,11 @@ def diff(old: Catalog, new: Catalog) -> Iterator[Difference]:
         database.close()
 
 
+# Unless the directory holds something in one version only, and is there already.
+_ADD_MODE = """
+INSERT INTO difference SELECT 'changed', ?, 0, 'mode', NULL
+WHERE NOT EXISTS (SELECT * FROM difference WHERE path=?)
+"""
 # The n-th vanished path of a content is paired with the n-th new one.
 _PAIR = """
 CREATE TABLE renamed AS
@@ -86,6 +95,16 @@ def _merge(old: Iterator[Entry], new: Iterator[Entry]) -> Iterator[tuple[str, st
             if what := difference_of(a, b):
                 yield ("changed", b.path, _size(b), what, None)
             a, b = next(old, None), next(new, None)
+
+
+def _directories(old: Iterator[tuple[str, int]], new: Iterator[tuple[str, int]]) -> Iterator[str]:
+    """Those of both versions whose permission bits differ."""
+    a, b = next(old, None), next(new, None)
+    while a is not None and b is not None:
+        before, after = f"{a[0]}/", f"{b[0]}/"
+        if before == after and a[1] != b[1]:
+            yield a[0] or "."
+        a, b = next(old, None) if before <= after else a, next(new, None) if after <= before else b
 
 
 def difference_of(a: Entry, b: Entry) -> str:

@@ -75,6 +75,7 @@ _CHILDREN = f"SELECT {_COLUMNS} FROM node WHERE parent=? AND name>? ORDER BY nam
 _LISTING = "SELECT inode, name, kind, mode, mtime, size FROM node WHERE parent=? AND name>? ORDER BY name"
 _WALK = f"SELECT {_COLUMNS} FROM node WHERE inode>=? ORDER BY inode"
 _PACKS = "SELECT id, key, size, checksums FROM pack WHERE id>? ORDER BY id LIMIT 100"
+_DIRECTORIES = "SELECT inode, parent, name, mode FROM node WHERE kind=? ORDER BY inode"
 _REFERENCE = "SELECT uri, r.digest, size, extra FROM reference r JOIN node USING (inode) WHERE inode=?"
 _SLICES = (
     "SELECT start, pack, offset, length FROM extent WHERE inode=?1 AND start<?3 "
@@ -238,6 +239,16 @@ class Catalog:
                 yield entry
         if held is not None:
             yield held
+
+    def directories(self) -> Iterator[tuple[str, int]]:
+        """Path and permission bits of every directory: the root ('') first, the others sorted by path and a slash."""
+        stack: list[tuple[int, str]] = []
+        for inode, parent, name, mode in self._rows(_DIRECTORIES, (Kind.DIRECTORY.value,)):
+            while stack and stack[-1][0] != parent:
+                stack.pop()
+            path = stack[-1][1] + name if stack else ""
+            stack.append((inode, f"{path}/" if stack else ""))
+            yield path, mode
 
     def permissions(self) -> Iterator[int]:
         """The permission bits of every path in path order, the root first: what the digests leave out but for one."""

@@ -2,7 +2,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_catalog import build, file
 
-from artfs.catalog import Change, Entry, Kind, diff
+from artfs.catalog import Catalog, CatalogBuilder, Change, Entry, Kind, diff
 
 
 def differences(tmp_path, old, new):
@@ -36,6 +36,39 @@ def test_each_kind_of_change(tmp_path):
 def test_a_file_that_became_a_directory(tmp_path):
     found = differences(tmp_path, [file("a", b"1")], [file("a/b", b"2")])
     assert found == [(Change.REMOVED, "a", None, ""), (Change.ADDED, "a/b", None, "")]
+
+
+def directory(path, mode=0o755):
+    return Entry(path, Kind.DIRECTORY, mode)
+
+
+def test_permissions_of_directories(tmp_path):
+    old = [directory("both-empty"), directory("empty-no-more"), directory("full", 0o700), file("full/a", b"1"),
+           directory("full/sub"), file("full/sub/b", b"2"), directory("gone"), file("gone/c", b"3")]  # fmt: skip
+    new = [directory("both-empty", 0o500), directory("empty-no-more", 0o500), file("empty-no-more/d", b"4"),
+           file("full.txt", b"5"), directory("full"), file("full/a", b"1"), directory("full/sub", 0o500),
+           file("full/sub/b", b"2")]  # fmt: skip
+    assert differences(tmp_path, old, new) == [
+        (Change.CHANGED, "both-empty", None, "mode"),
+        (Change.REMOVED, "empty-no-more", None, ""),
+        (Change.ADDED, "empty-no-more/d", None, ""),
+        (Change.CHANGED, "full", None, "mode"),
+        (Change.ADDED, "full.txt", None, ""),
+        (Change.CHANGED, "full/sub", None, "mode"),
+        (Change.REMOVED, "gone/c", None, ""),
+    ]
+
+
+def test_the_root_is_a_dot(tmp_path):
+    catalogs = []
+    for mode in (0o755, 0o700):
+        with CatalogBuilder(tmp_path / str(mode)) as builder:
+            builder.set_root(mode, 0)
+            builder.finish()
+        catalogs.append(Catalog(tmp_path / str(mode), "test"))
+    assert [(d.path, d.what) for d in diff(*catalogs)] == [(".", "mode")]
+    for catalog in catalogs:
+        catalog.close()
 
 
 names = st.sampled_from(["a", "a-", "b", "c/d", "c/e", "f"])
