@@ -310,6 +310,12 @@ class DraftInUse(Conflict):
     template = "the draft {draft} is mounted writable by process {process}; unmount that first"
 
 
+class DraftNeeded(Conflict):
+    """What a writable mount of a draft left behind cannot be published without the draft."""
+
+    template = "the draft {draft} is needed by the staging area {area}; commit or discard that first"
+
+
 class AreaInUse(Conflict):
     """A staging area that another process has open."""
 

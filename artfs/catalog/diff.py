@@ -125,7 +125,7 @@ def _size(entry: Entry) -> int:
 
 
 def _content(entry: Entry) -> str | None:
-    """What must be equal in a rename; small and empty things are alike by chance."""
-    return (
-        f"{entry.kind}{entry.manifest_digest}" if entry.kind in {Kind.FILE, Kind.REFERENCE} and _size(entry) else None
-    )
+    """What must be equal in a rename; empty things are alike by chance, and so are the ETags of different URIs."""
+    if entry.reference is not None and not entry.digest:
+        return f"{entry.kind}{entry.manifest_digest} {entry.reference.uri}"
+    return f"{entry.kind}{entry.manifest_digest}" if entry.kind in {Kind.FILE, Kind.REFERENCE} and entry.size else None

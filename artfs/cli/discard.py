@@ -6,7 +6,6 @@ import click
 
 from artfs.cli.output import each
 from artfs.config import load_settings
-from artfs.errors import NotFound
 
 
 @click.command()
@@ -18,7 +17,7 @@ def command(drafts: tuple[str, ...]) -> None:
     Example:
       artfs discard acme/vision/mnist:draft-1234abcd
     """
-    from artfs.staging.session import discard_area, find
+    from artfs.staging.session import discard_area, discard_draft, find
     from artfs.versions.repository import Repository
 
     with Repository(load_settings()) as repository:
@@ -30,9 +29,7 @@ def command(drafts: tuple[str, ...]) -> None:
                 click.echo(f"discarded {left.id}")
                 return
             row = repository.registry.resolve(repository.parse(draft))
-            if not row.is_draft:
-                raise NotFound(f"{row.name} is no draft; `artfs rm` deletes versions")
-            repository.registry.abandon(row.id)
+            discard_draft(repository, row)
             click.echo(f"discarded {row.name}")
 
         each(drafts, discard)

@@ -78,6 +78,8 @@ def device_number(mountpoint: str) -> int | None:
 
 def canonical(path: str | os.PathLike[str]) -> str:
     """The path as the mount table spells it. A mount point is not touched: what serves it may hang."""
+    if not os.fspath(path):
+        raise MountPointInvalid(path="''", why="it is empty")
     absolute = os.path.abspath(path)
     parent, name = os.path.split(absolute)
     resolved = os.path.join(os.path.realpath(parent), name) if name else absolute

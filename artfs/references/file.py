@@ -76,7 +76,7 @@ class File:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise SourceUnreadable(path=path, why="it is not a regular file")
-            digest = _md5(fd) if checksum else _uri_digest(path)
+            digest = _md5(fd) if checksum else _uri_digest(os.path.realpath(path))
             if checksum and _signature(os.fstat(fd)) != _signature(before):
                 raise SourceChanged(path=path)
         except OSError as error:
@@ -87,7 +87,9 @@ class File:
 
     def identity(self, reference: Reference) -> str | None:
         """The MD5; else its size and modification time, which ``stat`` settled on."""
-        if reference.digest not in {reference.uri, _uri_digest(_path(reference.uri))}:
+        path = _path(reference.uri)
+        # As the path is now, and as it was if a directory in it became a link since.
+        if reference.digest not in {reference.uri, _uri_digest(os.path.realpath(path)), _uri_digest(path)}:
             return reference.digest
         return reference.extra.get("file")
 
@@ -211,10 +213,10 @@ def _md5(fd: int) -> str:
 
 
 def _uri_digest(path: str) -> str:
-    """What W&B records for ``checksum=False``: the MD5 of the file URI, links resolved, quoted (wandb 0.31.0,
-    ``local_file_handler.py``).
+    """What W&B records for ``checksum=False``: the MD5 of the file URI, quoted; of the path with links resolved
+    (wandb 0.31.0, ``local_file_handler.py``).
     """
-    uri = Path(path).resolve().as_uri()
+    uri = Path(path).absolute().as_uri()
     return md5_base64(hashlib.md5(uri.encode(), usedforsecurity=False).digest())
 
 

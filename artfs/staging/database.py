@@ -162,11 +162,15 @@ class Database:
         self._checkpoints += 1
 
     def keep_reserve(self) -> None:
-        """Set room aside again, if there is any."""
+        """Set aside what room there is, up to what is wanted."""
         descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with contextlib.suppress(OSError):  # a full disk: next time, perhaps
-                os.posix_fallocate(descriptor, 0, _RESERVE)
+            size = _RESERVE
+            # tmpfs gives back all of what it cannot give in full; ext4 keeps what it could.
+            while os.fstat(descriptor).st_size < size:
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(descriptor, 0, size)
+                size -= _RESERVE // 64
         finally:
             os.close(descriptor)
 

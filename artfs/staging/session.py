@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from artfs.catalog import Catalog
-from artfs.errors import ArtfsError, DraftInUse, NotFound, TypeRequired, VersionNotFound
+from artfs.errors import ArtfsError, DraftInUse, DraftNeeded, NotFound, TypeRequired, VersionNotFound
 from artfs.names import CollectionName, VersionName, check_type
 from artfs.registry import Content, State, VersionRow
 from artfs.staging.area import Area, Facts, areas, create_area, holder
@@ -198,6 +198,17 @@ def commit_draft(
     )
     assert committed is not None
     return Published(committed.version, committed.created, 0)
+
+
+def discard_draft(repository: Repository, draft: VersionRow) -> None:
+    """Delete a draft; raises NotFound for what is no draft, DraftInUse and DraftNeeded where it is staged on."""
+    if not draft.is_draft:
+        raise NotFound(f"{draft.name} is no draft; `artfs rm` deletes versions")
+    _refuse_in_use(repository, draft)
+    for left in left_behind(repository):
+        if left.facts.base_id == draft.id:
+            raise DraftNeeded(draft=draft.name, area=left.id)
+    repository.registry.abandon(draft.id)
 
 
 def discard_area(repository: Repository, left: Left) -> None:

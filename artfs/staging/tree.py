@@ -75,6 +75,7 @@ class StagingTree:
         self._base = base
         recover(self._database, self._files)
         self._lengths: LRUCache[int, int] = LRUCache(1024)  # of directories' paths
+        self._reserve = threading.Lock()  # who has spent the room set aside is not robbed of it before it is used
         self._wake = threading.Event()
         self._closing = False
         self._tidier = threading.Thread(target=self._tidy, name="staging-tidy", daemon=True)
@@ -431,14 +432,15 @@ class StagingTree:
         try:
             operation()
         except DiskFull:
-            if not self._database.spend_reserve():
-                raise
-            operation()
-            try:
-                self._content.sync()  # unlinks what was removed
-                self._database.checkpoint()  # the WAL begins anew in the room that it has
-            finally:
-                self._database.keep_reserve()
+            with self._reserve:
+                if not self._database.spend_reserve():
+                    raise
+                try:
+                    operation()
+                    self._content.sync()  # unlinks what was removed
+                    self._database.checkpoint()  # the WAL begins anew in the room that it has
+                finally:
+                    self._database.keep_reserve()
 
     def _after(self) -> None:
         if self._content.untidy:
@@ -452,6 +454,8 @@ class StagingTree:
                 return
             try:
                 self._content.tidy()
+                with self._reserve:
+                    self._database.keep_reserve()  # what was removed may have left room for it
             except ArtfsError:
                 log.exception("tidying the staging area %s failed; it will be tried again", self._area.path)
 

@@ -179,6 +179,12 @@ class ContentReader:
                 break  # the queue is full
         return True
 
+    def settle(self, node: Node, deadline: float) -> int:
+        """The size of a file or reference, of which ``pieces`` can then be asked."""
+        if node.remote:
+            self._reference(node, deadline)
+        return self.size(node, deadline) or 0
+
     def request_pack(self, pack: int, first: int, end: int) -> bool:
         """Have the blocks [first, end) of a pack fetched in the background; whether there was room for the wish."""
         return pack > self._catalog.pack_count or self._cache.request(self._source(pack), first, end)
@@ -188,15 +194,14 @@ class ContentReader:
         node = self._catalog.node(inode)
         if node is None or not node.remote:
             return True
-        self._reference(node, deadline)
-        stop = min(end * BLOCK, self.size(node, deadline) or 0)
+        stop = min(end * BLOCK, self.settle(node, deadline))
         pieces = self.pieces(node, first * BLOCK, stop)
         return all(self._cache.request(piece.source, *_blocks(piece)) for piece in pieces)
 
     def pieces(self, node: Node, begin: int, end: int) -> list[Piece]:
         """Where the bytes ``begin`` to ``end`` lie, in order; ``end`` must not be beyond the end of the file.
 
-        Of a reference, ``size`` or ``read`` must have been asked before, with a deadline.
+        Of a reference, ``settle`` or ``read`` must have been asked before, with a deadline.
         """
         if node.remote:
             return self._reference_pieces(node, begin, end)

@@ -101,7 +101,6 @@ def _ordered(catalog: Catalog, order: Iterable[str]) -> Iterator[tuple[str, Node
 
 
 def _steps(reader: ContentReader, node: Node, deadline: float) -> Iterator[tuple[Source, int]]:
-    size = reader.size(node, deadline)
-    for piece in reader.pieces(node, 0, size or 0):
+    for piece in reader.pieces(node, 0, reader.settle(node, deadline)):
         for step in range(piece.offset // NEIGHBOURHOOD, -(-(piece.offset + piece.length) // NEIGHBOURHOOD)):
             yield piece.source, step

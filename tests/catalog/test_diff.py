@@ -2,7 +2,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_catalog import build, file
 
-from artfs.catalog import Catalog, CatalogBuilder, Change, Entry, Kind, diff
+from artfs.catalog import Catalog, CatalogBuilder, Change, Entry, Kind, Reference, diff
 
 
 def differences(tmp_path, old, new):
@@ -36,6 +36,22 @@ def test_each_kind_of_change(tmp_path):
 def test_a_file_that_became_a_directory(tmp_path):
     found = differences(tmp_path, [file("a", b"1")], [file("a/b", b"2")])
     assert found == [(Change.REMOVED, "a", None, ""), (Change.ADDED, "a/b", None, "")]
+
+
+def test_references_are_renamed_only_with_their_uri(tmp_path):
+    """Servers give ETags by URL: any number of URLs may have one."""
+
+    def reference(path, uri):
+        return Entry(path, Kind.REFERENCE, reference=Reference(uri, "etag", 10))
+
+    old = [reference("p", "http://h/a"), reference("q", "http://h/b"), reference("u", "http://h/c")]
+    new = [reference("P", "http://h/b"), reference("Q", "http://h/a"), reference("R", "http://h/d")]
+    assert differences(tmp_path, old, new) == [
+        (Change.RENAMED, "P", "q", ""),
+        (Change.RENAMED, "Q", "p", ""),
+        (Change.ADDED, "R", None, ""),
+        (Change.REMOVED, "u", None, ""),
+    ]
 
 
 def directory(path, mode=0o755):

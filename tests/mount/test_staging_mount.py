@@ -502,6 +502,31 @@ def test_a_full_disk_fails_the_writer_and_nothing_else(tmp_path, log):
         run("umount", "-l", disk)
 
 
+def test_on_a_full_disk_everything_can_be_removed_while_others_write(tmp_path, log):
+    log.expect("no space left", count=None)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk)
+    it = None
+    try:
+        it = WritableMount(disk, {f"d/{number}": b"x" for number in range(120)})
+        it.mount(log.path)
+        for number in range(120):
+            with failing(errno.ENOSPC), open(it.path / "huge", "ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(1 << 16))
+            os.unlink(it.path / "d" / str(number))
+        os.unlink(it.path / "huge")
+        os.rmdir(it.path / "d")
+        assert os.listdir(it.path) == []
+        it.unmount()
+    finally:
+        if it is not None and alive(it.pid):
+            subprocess.run(["umount", "-l", it.path], check=False)
+            wait_for_end(it.pid)
+        run("umount", "-l", disk)
+
+
 def wait_for_end(pid):
     end = time.monotonic() + 30
     while alive(pid):

@@ -87,6 +87,17 @@ def test_without_checksum_the_digest_is_that_of_the_uri(references: References, 
         references.read(settled, 1, 3, deadline=soon)
 
 
+def test_without_checksum_a_directory_may_become_a_link_to_where_it_went(
+    references: References, tree: Path, soon: float
+) -> None:
+    (entry,) = references.expand(f"file://{tree}/sub/b%20c%2541.txt", checksum=False)
+    assert entry.reference is not None
+    (tree / "sub").rename(tree / "moved")
+    (tree / "sub").symlink_to("moved")
+    settled = references.settle(entry.reference, scope="v", deadline=soon)
+    assert references.read(settled, 0, 4, deadline=soon) == b"beta"
+
+
 def test_too_many_objects(references: References, tree: Path) -> None:
     assert len(list(references.expand(f"file://{tree}", max_objects=4))) == 4
     with pytest.raises(ValueError, match="Exceeded 3 objects tracked, pass max_objects to add_reference"):

@@ -1,12 +1,14 @@
 """References to another artifact's entries: resolved when they are added, alive without the other artifact."""
 
 import os
+import pathlib
 
 import pytest
 
 import artfs
 from artfs.errors import InvalidReference, PathNotFound, VersionNotFound
 from artfs.sdk import session
+from artfs.versions.warm import warm
 
 
 def referring(target, name="copy", path="r", **options):
@@ -120,3 +122,15 @@ def test_a_new_draft_keeps_references(run, logged):
     run.log_artifact(draft).wait()
     assert draft.get_path("r").digest == digest
     assert draft.get_path("r").download("out") == "out/r"
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_references_are_warmed(run, write, checksum):
+    source = write("data/a.bin", "content")
+    artifact = artfs.Artifact("warm", "dataset")
+    artifact.add_reference(f"file://{source}", checksum=checksum)
+    artifact.add_reference(f"file://{write('empty')}", checksum=checksum)
+    run.log_artifact(artifact).wait()
+    assert warm(artifact.repository, artifact.catalog()) == 2
+    os.unlink(source)
+    assert pathlib.Path(artifact.get_entry("a.bin").download()).read_text() == "content"

@@ -14,11 +14,11 @@ import pytest
 from homes import make_tree, open_repository, tree_of, wait_until
 
 from artfs.digests import md5_base64
-from artfs.errors import BaseOutdated, DraftInUse, InvalidPath, NotFound, TypeRequired, VersionNotFound
+from artfs.errors import BaseOutdated, DraftInUse, DraftNeeded, InvalidPath, NotFound, TypeRequired, VersionNotFound
 from artfs.names import CollectionName
 from artfs.staging.mounted import Plan, StagedMount, Status, StatusFile
 from artfs.staging.overlap import overlap_of_draft
-from artfs.staging.session import begin, commit_area, commit_draft, discard_area, find, left_behind
+from artfs.staging.session import begin, commit_area, commit_draft, discard_area, discard_draft, find, left_behind
 from artfs.versions.download import download
 from artfs.versions.log import Labels, log_path
 
@@ -201,6 +201,8 @@ def test_going_on_with_a_draft_makes_a_new_one_in_its_place(stage, repository, t
         stage(str(draft.name))
     with pytest.raises(DraftInUse):
         commit_draft(repository, draft, Labels())
+    with pytest.raises(DraftInUse):
+        discard_draft(repository, draft)
     put(second, "two", b"2")
     second.close()
     (again,) = repository.registry.drafts()
@@ -358,6 +360,22 @@ def test_store_out_of_reach_at_unmount(stage, repository, home, tmp_path):
     assert outcome.committed
     assert content(repository, "data", tmp_path / "got")["new"] == b"n" * 3000
     assert list(left_behind(repository)) == []
+
+
+def test_a_draft_that_an_area_needs_is_not_discarded(stage, repository):
+    first, _ = stage()
+    put(first, "one", b"1")
+    first.close()
+    (draft,) = repository.registry.drafts()
+    area, base = begin(repository, repository.parse(str(draft.name)), None)
+    base.close()
+    area.close()  # it stays, as when its daemon was killed
+    with pytest.raises(DraftNeeded):
+        discard_draft(repository, draft)
+    (left,) = left_behind(repository)
+    discard_area(repository, left)
+    discard_draft(repository, draft)
+    assert repository.registry.drafts() == ()
 
 
 def test_discarding_what_was_left_behind(stage, repository, home):
