@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import attrs
 import click
@@ -11,18 +13,21 @@ from artfs.cli.output import json_option, print_json
 from artfs.config import load_settings
 from artfs.registry import Registry, RunRow, VersionRow
 
+_Node: TypeAlias = VersionRow | RunRow
+
 
 @attrs.frozen
 class _Step:
     """A version or a run that another one leads to."""
 
     relation: str
-    node: VersionRow | RunRow
-    depth: int
+    node: _Node
     last: tuple[bool, ...]
     """For each level down to this one, whether it is the last of its siblings."""
-    seen: bool
-    """It was shown before; what is beyond it is not shown again."""
+    note: str
+    """Where what is beyond it is shown, if not below it."""
+    cut: bool
+    """There is more beyond it than was to be followed."""
     parent: str | None
 
 
@@ -58,54 +63,77 @@ def command(context: click.Context, name: str, depth: int, as_json: bool, dot: b
 
 def _walk(registry: Registry, version: VersionRow, limit: int) -> Iterator[_Step]:
     """The version, then everything it came from, then everything that came from it."""
-    yield _Step("", version, 0, (), False, None)
-    seen = {version.id}
-    up, down = _before(registry, version), _after(registry, version)
-    yield from _follow(registry, up, version.id, (), seen, limit, forward=False, more=bool(down))
-    yield from _follow(registry, down, version.id, (), {version.id}, limit, forward=True)
+    yield _Step("", version, (), "", False, None)
+    up, down = (_reach(registry, version, limit, forward=forward) for forward in (False, True))
+    yield from _follow(up, version, limit, forward=False, more=bool(down.beyond[version.id]))
+    yield from _follow(down, version, limit, forward=True, more=False)
 
 
-def _follow(
-    registry: Registry,
-    nodes: list[VersionRow | RunRow],
-    parent: str,
-    above: tuple[bool, ...],
-    seen: set[str],
-    limit: int,
-    *,
-    forward: bool,
-    more: bool = False,
-) -> Iterator[_Step]:
-    if len(above) >= limit:
-        return
-    for index, node in enumerate(nodes, 1):
-        last = (*above, index == len(nodes) and not more)
-        known = node.id in seen
-        yield _Step(_relation(node, forward), node, len(last), last, known, parent)
-        if not known:
-            seen.add(node.id)
-            beyond = _after(registry, node) if forward else _before(registry, node)
-            yield from _follow(registry, beyond, node.id, last, seen, limit, forward=forward)
+@attrs.define
+class _Reach:
+    """Every node within a number of steps."""
+
+    steps: dict[str, int]
+    """The shortest way to each."""
+    beyond: dict[str, list[_Node]]
+    """What each leads to directly."""
 
 
-def _before(registry: Registry, node: VersionRow | RunRow) -> list[VersionRow | RunRow]:
+def _reach(registry: Registry, start: _Node, limit: int, *, forward: bool) -> _Reach:
+    reach = _Reach({start.id: 0}, {})
+    waiting = deque([start])
+    while waiting:
+        node = waiting.popleft()
+        further = reach.steps[node.id] + 1
+        reach.beyond[node.id] = _after(registry, node) if forward else _before(registry, node)
+        if further <= limit:
+            for found in reach.beyond[node.id]:
+                if found.id not in reach.steps:
+                    reach.steps[found.id] = further
+                    waiting.append(found)
+    return reach
+
+
+def _follow(reach: _Reach, start: _Node, limit: int, *, forward: bool, more: bool) -> Iterator[_Step]:
+    """Each node once with all that is beyond it, where the way to it is shortest, so that the limit hides nothing."""
+    followed = {start.id}
+    none: tuple[bool, ...] = ()
+    levels = [(start.id, deque(reach.beyond[start.id]), none)]
+    while levels:
+        parent, nodes, above = levels[-1]
+        if not nodes:
+            levels.pop()
+            continue
+        node = nodes.popleft()
+        last = (*above, not nodes and (bool(above) or not more))
+        here = reach.steps[node.id] == len(last) and node.id not in followed
+        note = "" if here else "see above" if node.id in followed else "see below"
+        beyond = reach.beyond[node.id] if here else []
+        yield _Step(_relation(node, forward), node, last, note, bool(beyond) and len(last) == limit, parent)
+        if here:
+            followed.add(node.id)
+            if len(last) < limit:
+                levels.append((node.id, deque(beyond), last))
+
+
+def _before(registry: Registry, node: _Node) -> list[_Node]:
     if isinstance(node, RunRow):
         return list(registry.run_inputs(node.id))
     run = registry.logged_by(node.id)
     return [] if run is None else [run]
 
 
-def _after(registry: Registry, node: VersionRow | RunRow) -> list[VersionRow | RunRow]:
+def _after(registry: Registry, node: _Node) -> list[_Node]:
     return list(registry.run_outputs(node.id) if isinstance(node, RunRow) else registry.used_by(node.id))
 
 
-def _relation(node: VersionRow | RunRow, forward: bool) -> str:
+def _relation(node: _Node, forward: bool) -> str:
     if isinstance(node, RunRow):
         return "used by" if forward else "logged by"
     return "logged" if forward else "used"
 
 
-def _label(node: VersionRow | RunRow) -> str:
+def _label(node: _Node) -> str:
     if isinstance(node, VersionRow):
         return f"{node.source_name} ({node.type}{'' if node.state == 'COMMITTED' else ', ' + node.state.lower()})"
     named = f" {node.name}" if node.name != node.id else ""
@@ -117,21 +145,23 @@ def _line(step: _Step) -> str:
         return _label(step.node)
     *above, last = step.last
     rails = "".join("   " if ended else "│  " for ended in above)
-    again = " (see above)" if step.seen else ""
-    return f"{rails}{'└─ ' if last else '├─ '}{step.relation} {_label(step.node)}{again}"
+    note = f" ({step.note})" if step.note else " ... (more with --depth)" if step.cut else ""
+    return f"{rails}{'└─ ' if last else '├─ '}{step.relation} {_label(step.node)}{note}"
 
 
 def _graph(steps: list[_Step]) -> dict[str, object]:
-    nodes = {
-        step.node.id: {
-            "id": step.node.id,
-            "kind": "run" if isinstance(step.node, RunRow) else "version",
-            "name": step.node.name if isinstance(step.node, RunRow) else str(step.node.source_name),
-            "type": step.node.job_type if isinstance(step.node, RunRow) else step.node.type,
-        }
-        for step in steps
-    }
-    return {"root": steps[0].node.id, "nodes": list(nodes.values()), "edges": [list(edge) for edge in _edges(steps)]}
+    nodes = {step.node.id: _facts(step.node) for step in steps}
+    cut = [step.node.id for step in steps if step.cut]
+    edges = [list(edge) for edge in _edges(steps)]
+    return {"root": steps[0].node.id, "nodes": list(nodes.values()), "edges": edges, "cut": cut}
+
+
+def _facts(node: _Node) -> dict[str, object]:
+    if isinstance(node, RunRow):
+        place = {"entity": node.entity, "project": node.project}
+        return {"id": node.id, "kind": "run", "name": node.name, "type": node.job_type, **place}
+    name = str(node.source_name)
+    return {"id": node.id, "kind": "version", "name": name, "type": node.type, "state": node.state.value}
 
 
 def _edges(steps: list[_Step]) -> list[tuple[str, str]]:

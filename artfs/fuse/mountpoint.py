@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from artfs.errors import MountFailed
+from artfs.errors import InvalidInput, MountFailed
 from artfs.fuse.options import MountOptions
 from artfs.fuse.records import live_record
 
@@ -79,7 +79,7 @@ def device_number(mountpoint: str) -> int | None:
 def canonical(path: str | os.PathLike[str]) -> str:
     """The path as the mount table spells it. A mount point is not touched: what serves it may hang."""
     if not os.fspath(path):
-        raise MountPointInvalid(path="''", why="it is empty")
+        raise InvalidInput("the path of a mount point is empty")
     absolute = os.path.abspath(path)
     parent, name = os.path.split(absolute)
     resolved = os.path.join(os.path.realpath(parent), name) if name else absolute

@@ -22,8 +22,11 @@ class PartitionedTable(WBValue):
         self.parts_path = parts_path
         self._artifact: Artifact | None = None
 
-    def to_json(self, artifact: Artifact) -> dict[str, Any]:  # noqa: ARG002  # it has no files
-        """``_type`` and ``parts_path``."""
+    def to_json(self, artifact: Artifact) -> dict[str, Any]:
+        """``_type`` and ``parts_path``; adds the parts of another artifact that it was read from."""
+        if self._artifact is not None and self._artifact is not artifact:
+            for path, part in self._parts():
+                ensure_added(artifact, part, path.removesuffix(".table.json"))
         return {"_type": self.artifact_type, "parts_path": self.parts_path}
 
     @classmethod
@@ -39,7 +42,7 @@ class PartitionedTable(WBValue):
         A table that was not read from an artifact has no rows.
         """
         number, columns = 0, None
-        for part in self._parts():
+        for _, part in self._parts():
             columns = part.columns if columns is None else columns
             if columns != part.columns:
                 raise InvalidMedia(what="PartitionedTable", why=f"its parts have columns {columns} and {part.columns}")
@@ -47,13 +50,13 @@ class PartitionedTable(WBValue):
                 yield number, row
                 number += 1
 
-    def _parts(self) -> Iterator[Table]:
+    def _parts(self) -> Iterator[tuple[str, Table]]:
         if self._artifact is None:
             return
         for entry in self._artifact.manifest.get_entries_in_directory(self.parts_path):
             part = self._artifact.get(entry.path)
             if isinstance(part, Table):
-                yield part
+                yield entry.path, part
 
     def same(self, other: Any) -> bool:
         return bool(self.parts_path == other.parts_path)

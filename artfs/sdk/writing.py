@@ -163,7 +163,8 @@ class Writing(Attributes):
         if scheme_of(text) in ARTIFACT_SCHEMES:
             return [self._entry(self.draft.add(self._artifact_reference(text, path)))]
         expanded = self.repository.references.expand(text, path, checksum=checksum, max_objects=max_objects)
-        return [self._entry(self.draft.add(entry_row(entry))) for entry in expanded]
+        rows = [entry_row(entry) for entry in expanded]  # all of them, or none where one cannot be told
+        return [self._entry(self.draft.add(row)) for row in rows]
 
     @not_finalized
     def add(self, obj: WBValue, name: StrPath, overwrite: bool = False) -> ArtifactManifestEntry:

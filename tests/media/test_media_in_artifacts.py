@@ -49,6 +49,27 @@ def test_a_value_goes_from_artifact_to_artifact(log):
     assert all(entry.ref for entry in pictures)
 
 
+def test_a_partitioned_table_takes_its_parts_along(log):
+    def fill(artifact):
+        artifact.add(Table(columns=["id", "n"], data=[["a", 1], ["b", 2]]), "parts/1")
+        artifact.add(Table(columns=["id", "n"], data=[["c", 3]]), "parts/2")
+        artifact.add(artfs.media.PartitionedTable("parts"), "whole")
+
+    rows = [(0, ["a", 1]), (1, ["b", 2]), (2, ["c", 3])]
+    whole = log("source", fill).get("whole")
+    assert list(whole.iterrows()) == rows
+    other = Table(columns=["id", "m"], data=[["a", 4]])
+
+    def join(artifact):
+        artifact.add(artfs.media.JoinedTable(whole, other, "id"), "joined")
+
+    copy = log("copy", lambda artifact: artifact.add(whole, "whole"))
+    joined = log("joined", join)
+    artfs.Api().artifact("source:v0").delete(delete_aliases=True)
+    assert list(copy.get("whole").iterrows()) == rows
+    assert list(joined.get("joined").table1.iterrows()) == rows
+
+
 def test_brackets_add_and_get(log):
     def fill(artifact):
         artifact["image"] = annotated(artfs.media)

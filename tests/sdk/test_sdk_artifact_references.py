@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import artfs
-from artfs.errors import InvalidReference, PathNotFound, VersionNotFound
+from artfs.errors import InvalidReference, PathNotFound, SourceUnreadable, VersionNotFound
 from artfs.sdk import session
 from artfs.versions.warm import warm
 
@@ -134,3 +134,16 @@ def test_references_are_warmed(run, write, checksum):
     assert warm(artifact.repository, artifact.catalog()) == 2
     os.unlink(source)
     assert pathlib.Path(artifact.get_entry("a.bin").download()).read_text() == "content"
+
+
+def test_a_directory_that_cannot_be_referred_to_in_full_is_not_in_part(home, write):
+    artifact = artfs.Artifact("x", "t")
+    directory = os.path.dirname(write("data/1"))
+    write("data/2")
+    artifact.add_reference(f"file://{write('other')}")
+    with pytest.raises(ValueError, match="Exceeded 1 objects"):
+        artifact.add_reference(f"file://{directory}", max_objects=1)
+    os.mkfifo(f"{directory}/3")
+    with pytest.raises(SourceUnreadable):
+        artifact.add_reference(f"file://{directory}")
+    assert list(artifact.manifest.entries) == ["other"]

@@ -96,6 +96,43 @@ def test_lineage_tree(chain):
     ]
 
 
+def link(run_id, uses, logs):
+    with artfs.init(id=run_id) as run:
+        for name in uses:
+            run.use_artifact(name)
+        run.log_artifact(of(logs)).wait()
+
+
+def test_lineage_shows_all_within_its_depth_and_says_where_there_is_more(home):
+    from artfs.cli.lineage import command
+
+    def lines(*arguments):
+        output = CliRunner().invoke(command, arguments, catch_exceptions=False).output
+        return output.replace(" (dataset)", "").splitlines()
+
+    link("r0", [], "z")
+    link("rb", ["z"], "b")
+    link("ra", ["b"], "a")
+    link("rv", ["a", "b"], "v")
+    assert lines("v", "--depth", "4") == [
+        "acme/vision/v:v0",
+        "└─ logged by run acme/vision/rv",
+        "   ├─ used acme/vision/a:v0",
+        "   │  └─ logged by run acme/vision/ra",
+        "   │     └─ used acme/vision/b:v0 (see below)",
+        "   └─ used acme/vision/b:v0",
+        "      └─ logged by run acme/vision/rb",
+        "         └─ used acme/vision/z:v0 ... (more with --depth)",
+    ]
+    graph = json.loads(CliRunner().invoke(command, ["v", "--depth", "4", "--json"]).output)
+    assert (len(graph["nodes"]), len(graph["edges"]), len(graph["cut"])) == (7, 7, 1)
+    assert {node["state"] for node in graph["nodes"] if node["kind"] == "version"} == {"COMMITTED"}
+    assert {(node["entity"], node["project"]) for node in graph["nodes"] if node["kind"] == "run"} == {
+        ("acme", "vision")
+    }
+    assert lines("v")[-1] == "            └─ logged by run acme/vision/r0"
+
+
 def test_use_artifact(home):
     with artfs.init() as run:
         pending = run.log_artifact(of("a"), aliases=["best"])
