@@ -362,7 +362,7 @@ class BucketNotFound(ArtfsError):
 class DeadlineExceeded(Unavailable):
     """An operation did not finish in time."""
 
-    template = "{what} did not finish within {seconds:g} s"
+    template = "{what} did not finish within {seconds:.3g} s"
     errno = errno.EIO
 
 

@@ -98,6 +98,6 @@ def _renewed(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        # A read-only cache: it is there, which is what matters.
-        return path.exists()
+        # A read-only cache: it is there, which is what matters. In another user's directory nothing is.
+        return os.access(path, os.R_OK)
     return True

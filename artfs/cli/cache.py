@@ -58,7 +58,7 @@ def warm(name: str, paths: str, order: TextIO | None) -> None:
     from artfs.versions.warm import warm as warm_version
 
     with Repository(load_settings()) as repository, Progress("warmed") as progress:
-        version = repository.resolve(repository.parse(name)).version
+        version = repository.find(name).version
         # No name of a file ends in \r: lists are made on Windows, too.
         lines = None if order is None else filter(None, (line.rstrip("\r\n") for line in order))
         files = warm_version(repository, repository.catalog(version), pattern=paths, order=lines, progress=progress)

@@ -36,7 +36,7 @@ def command(name: str, path: str) -> None:
 
     settings = load_settings()
     with Repository(settings) as repository:
-        version = repository.resolve(repository.parse(name)).version
+        version = repository.find(name).version
         catalog = repository.catalog(version)
         node = follow(catalog, check_path(path))
         if node is None:

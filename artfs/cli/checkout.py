@@ -24,6 +24,6 @@ def command(name: str, directory: str) -> None:
     from artfs.versions.repository import Repository
 
     with Repository(load_settings()) as repository, Progress("checked out") as progress:
-        version = repository.resolve(repository.parse(name)).version
+        version = repository.find(name).version
         checkout(repository, repository.catalog(version), directory, progress=progress)
     click.echo(directory)

@@ -51,7 +51,7 @@ def command(context: click.Context, a: str, b: str | None, as_json: bool) -> Non
 
 def _catalog(repository: Repository, name: str, *, given: tuple[str, str]) -> Catalog:
     try:
-        return repository.catalog(repository.resolve(repository.parse(name)).version)
+        return repository.catalog(repository.find(name).version)
     except (InvalidName, NotFound) as error:
         if not os.path.isdir(name):
             raise

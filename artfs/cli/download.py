@@ -26,7 +26,7 @@ def command(name: str, directory: str | None, prefix: str, allow_missing_referen
     from artfs.versions.repository import Repository
 
     with Repository(load_settings()) as repository, Progress("downloaded") as progress:
-        version = repository.resolve(repository.parse(name)).version
+        version = repository.find(name).version
         default = f"artifacts/{version.source_name.collection}:{version.source_name.alias}"
         root = default if directory is None else directory
         done = download(

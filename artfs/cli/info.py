@@ -82,7 +82,7 @@ def _version(settings: Settings, name: str) -> dict[str, Any]:
     from artfs.versions.repository import Repository
 
     with Repository(settings) as repository:
-        resolved = repository.resolve(repository.parse(name))
+        resolved = repository.find(name)
     version = resolved.version
     facts: dict[str, Any] = {
         "name": str(version.name),

@@ -50,7 +50,7 @@ def command(context: click.Context, name: str, depth: int, as_json: bool, dot: b
     if as_json and dot:
         raise click.UsageError("--json and --dot do not go together", context)
     with Repository(load_settings()) as repository:
-        version = repository.resolve(repository.parse(name)).version
+        version = repository.find(name).version
         steps = list(_walk(repository.registry, version, depth))
     if as_json:
         print_json(_graph(steps))

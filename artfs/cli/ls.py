@@ -60,7 +60,7 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
                 for version in versions
             ]
         else:
-            version = repository.resolve(repository.parse(name)).version
+            version = repository.find(name).version
             _files(repository.catalog(version), path, recursive=recursive, as_json=as_json)
             return
     if as_json:

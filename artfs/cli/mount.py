@@ -212,7 +212,7 @@ def open_tree(settings: Settings, name: str, pin: Pin, *, profile: bool = False)
         if not name or name.endswith("/"):
             return Namespace(repository, _level(name))
         first = not pin.known
-        version = pin.version(lambda: repository.resolve(repository.parse(name)).version)
+        version = pin.version(lambda: repository.find(name).version)
         catalog = repository.catalog(version)
         if profile or (first and has_profile(repository, version)):
             return ProfiledTree(version, catalog, repository, record=profile, first=first)

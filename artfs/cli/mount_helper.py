@@ -64,7 +64,9 @@ def _mount(given: argparse.Namespace) -> None:
         )
     words = [word for text in given.options for word in text.split(",") if word]
     for home in (word for word in words if word.startswith("home=")):
-        os.environ["ARTFS_HOME"] = home.removeprefix("home=")
+        directory = os.environ["ARTFS_HOME"] = home.removeprefix("home=")
+        if not os.path.isabs(directory) or not os.path.isdir(directory):
+            raise InvalidInput(f"{home} names no directory by its absolute path")
     # mount(8) says rw where nobody asked for ro, so it means nothing here.
     kept = [word for word in words if word != "rw" and not word.startswith("home=")]
     options = ",".join(kept)

@@ -24,7 +24,7 @@ def command(name: str, directory: str | None) -> None:
     from artfs.versions.repository import Repository
 
     with Repository(load_settings()) as repository, Progress("compared") as progress:
-        version = repository.resolve(repository.parse(name)).version
+        version = repository.find(name).version
         default = f"artifacts/{version.source_name.collection}:{version.source_name.alias}"
         root = default if directory is None else directory
         verify(repository.catalog(version), root, progress=progress)

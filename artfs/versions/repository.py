@@ -20,6 +20,7 @@ import attrs
 
 from artfs.config import Settings
 from artfs.errors import (
+    ArtfsError,
     CorruptCatalog,
     DiskFull,
     LocalIOError,
@@ -163,6 +164,25 @@ class Repository:
     def parse(self, name: str) -> VersionName:
         """A version's name as a user writes it, completed from the settings; raises InvalidName."""
         return parse_version_name(name, entity=self.settings.entity, project=self.settings.project)
+
+    def find(self, text: str) -> Resolved:
+        """What a name as users write it is now: ``parse``, then ``resolve``, and what these raise."""
+        name = self.parse(text)
+        try:
+            return self.resolve(name)
+        except VersionNotFound:
+            if ":" in text or not self._is_level(text.split("/")):
+                raise
+            hint = f": {text} holds collections and is none itself; see: artfs ls {text}/, artfs mount {text}/ DIR"
+            raise VersionNotFound(name=name, hint=hint) from None
+
+    def _is_level(self, parts: list[str]) -> bool:
+        try:
+            if len(parts) == 1:
+                return any(entity.name == parts[0] for entity in self.registry.entities())
+            return len(parts) == 2 and any(project.name == parts[1] for project in self.registry.projects(parts[0]))
+        except ArtfsError:  # the first error says more
+            return False
 
     def resolve(self, name: VersionName) -> Resolved:
         """What ``name`` is now, or, while the registry is out of reach, what it was when it last answered.

@@ -24,7 +24,7 @@ import cachetools
 from artfs.catalog import Kind
 from artfs.errors import NotFound, RegistryUnavailable, VersionNotFound
 from artfs.names import LATEST, PART_LIMIT, CollectionName, VersionName
-from artfs.registry import CollectionRow
+from artfs.registry import CollectionRow, VersionRow
 from artfs.versions.repository import Repository
 from artfs.vfs.tree import ROOT_INODE, YEAR, Attributes, Capacity, DirectoryEntry, WouldBlock
 from artfs.vfs.version import VersionTree
@@ -36,6 +36,8 @@ LIFETIME: Final = 5.0
 _FRESH: Final = 1.0
 """Seconds for which an answer of the registry serves further questions."""
 _OPEN_VERSIONS: Final = 64
+_KNOWN_VERSIONS: Final = 1024
+"""Versions that need not be resolved again (10 ms): what is in use and was deleted since can be opened again."""
 
 CATALOG_BITS: Final = 40
 _TAG_BITS: Final = 36
@@ -75,6 +77,7 @@ class Namespace:
         self._links: dict[int, tuple[str, int]] = {}  # target and mtime
         self._members: dict[int, tuple[VersionName, int]] = {}  # version and mtime by membership
         self._trees: cachetools.LRUCache[int, VersionTree] = cachetools.LRUCache(_OPEN_VERSIONS)
+        self._rows: cachetools.LRUCache[int, VersionRow] = cachetools.LRUCache(_KNOWN_VERSIONS)  # by membership
         self._started = time.time_ns()
         self._ask(level)
 
@@ -170,11 +173,14 @@ class Namespace:
             return tree
         if deadline is None:
             raise WouldBlock
-        name, _ = self._member(membership, deadline)
-        version = self._repository.resolve(name).version
+        with self._lock:
+            version = self._rows.get(membership)
+        if version is None:
+            version = self._repository.resolve(self._member(membership, deadline)[0]).version
         catalog = self._repository.catalog(version)
         tree = VersionTree(version, catalog, self._repository.reader(catalog), base=membership << CATALOG_BITS)
         with self._lock:
+            self._rows[membership] = version
             rival = self._trees.get(membership)
             if rival is not None:
                 tree.close()

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from homes import Link, make_tree, tree_of, wait_until
-from program import Program
+from program import PYTHON, Program
 
 from artfs.registry.schema import HEAD, REVISION_TABLE
 
@@ -237,6 +237,22 @@ def test_a_cache_that_cannot_be_used(copy, tmp_path):
             assert tree_of(mount.path) == tree_of(copy.source)
     done = program.run("download", NAME, tmp_path / "target", process=True)
     assert tree_of(tmp_path / "target") == tree_of(copy.source)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_cache_that_another_user_began(copy, tmp_path):
+    for directory in (tmp_path / "cache/catalogs", tmp_path / "cache/parts"):
+        directory.mkdir(mode=0o700, parents=True)
+        os.chown(directory, 65534, 65534)
+    # As any other user, who may not enter what is private.
+    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", PYTHON, "-m", "artfs.cli"]
+    environment = copy.environment | {"ARTFS_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([*command, "cat", NAME, "a.txt"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "hello again\n"
+    assert "the catalog of acme/vision/mnist:v1 is not kept" in done.stderr
+    done = subprocess.run([*command, "doctor"], env=environment, capture_output=True, text=True, check=False)
+    assert re.search(r"FAIL +cache +.*cache/\w+: it cannot be used by this user", done.stdout)
+    assert done.returncode == 1
 
 
 # -- stores

@@ -275,6 +275,15 @@ def test_a_deleted_version_disappears_and_its_readers_go_on(namespace, repositor
         tree.lookup(root, "f", soon())
 
 
+def test_readers_of_a_deleted_version_go_on_when_many_others_were_looked_at(namespace, repository, monkeypatch):
+    monkeypatch.setattr("artfs.vfs.namespace._OPEN_VERSIONS", 1)
+    with namespace() as tree:
+        file = look(tree, "acme/vision/mnist:v0/f").inode
+        repository.registry.delete_version(repository.registry.resolve(MNIST.at("v0")).id, delete_aliases=True)
+        assert read(tree, "acme/traffic/signs:v0/f") == b"signs"
+        assert tree.read(file, 0, 5, soon()) == b"one"
+
+
 def test_a_version_deleted_after_it_was_listed(namespace, repository):
     with namespace("acme", "vision") as tree:
         root = look(tree, "mnist:v0").inode
