@@ -26,12 +26,19 @@ def command(directory: str, as_json: bool) -> None:
 def show_status(directory: str, *, as_json: bool) -> None:
     """Print the differences between a writable mount and its base; raises NotFound."""
     from artfs.cli.writable import status_of
+    from artfs.fuse.mountpoint import FILESYSTEM_TYPE, canonical, mounted_on
     from artfs.staging.peek import peek
 
     settings = load_settings()
     status = status_of(settings, directory)
     told = None if status is None else status.read()
     if told is None or told.state != "mounted":
-        raise NotFound(f"{directory} is no writable artfs mount")
+        entry = mounted_on(canonical(directory))
+        theirs = entry is not None and entry.type == FILESYSTEM_TYPE and not entry.read_only
+        raise NotFound(
+            f"{directory} is served by another user's artfs, or one with another ARTFS_HOME"
+            if theirs
+            else f"{directory} is no writable artfs mount"
+        )
     with peek(settings.staging_dir / told.area) as differences:
         print_differences(differences, as_json=as_json)

@@ -37,10 +37,10 @@ class NotPublished(ArtfsError):
 
 def status_file(settings: Settings, directory: str) -> StatusFile:
     """Where the writable mount on a directory tells how far it is."""
-    from artfs.fuse.mountpoint import canonical
+    from artfs.fuse.mountpoint import served_as
     from artfs.staging.mounted import StatusFile
 
-    place = hashlib.sha256(os.fsencode(canonical(directory))).hexdigest()[:16]
+    place = hashlib.sha256(os.fsencode(served_as(settings.runtime_dir, directory))).hexdigest()[:16]
     return StatusFile(settings.runtime_dir / "staging" / f"{place}.json")
 
 

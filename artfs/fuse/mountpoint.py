@@ -15,7 +15,7 @@ import attrs
 
 from artfs.errors import InvalidInput, MountFailed
 from artfs.fuse.options import MountOptions
-from artfs.fuse.records import live_record
+from artfs.fuse.records import Record, live_record, live_record_of
 
 FILESYSTEM_TYPE = "fuse.artfs"
 CAP_SYS_ADMIN = 21  # linux/capability.h
@@ -29,6 +29,8 @@ class MountEntry:
     type: str
     source: str
     read_only: bool
+    device: int
+    """``st_dev`` of what is mounted."""
 
 
 @attrs.frozen
@@ -51,8 +53,10 @@ def mount_table() -> Iterator[MountEntry]:
         for line in table:
             fields, _, tail = line.rstrip("\n").partition(" - ")
             kind, source = tail.split(" ")[:2]
-            place, options = fields.split(" ")[4:6]
-            yield MountEntry(_unescape(place), kind, _unescape(source), "ro" in options.split(","))
+            numbers, _, place, options = fields.split(" ")[2:6]
+            major, _, minor = numbers.partition(":")
+            device = os.makedev(int(major), int(minor))
+            yield MountEntry(_unescape(place), kind, _unescape(source), "ro" in options.split(","), device)
 
 
 def mounted_on(mountpoint: str) -> MountEntry | None:
@@ -66,14 +70,21 @@ def mounted_on(mountpoint: str) -> MountEntry | None:
 
 def device_number(mountpoint: str) -> int | None:
     """``st_dev`` of what is mounted on a directory, without asking it."""
-    found = None
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            fields = line.split(" ", 5)
-            if _unescape(fields[4]) == mountpoint:
-                major, _, minor = fields[2].partition(":")
-                found = os.makedev(int(major), int(minor))
-    return found
+    entry = mounted_on(mountpoint)
+    return None if entry is None else entry.device
+
+
+def record_of(runtime_dir: Path, entry: MountEntry) -> Record | None:
+    """What the process behind a mount says of itself, also where a directory above the mount point was renamed."""
+    return live_record(runtime_dir, entry.mountpoint) or live_record_of(runtime_dir, entry.device)
+
+
+def served_as(runtime_dir: Path, path: str | os.PathLike[str]) -> str:
+    """The mount point under which its process knows what is mounted on a directory; else the directory, canonical."""
+    mountpoint = canonical(path)
+    entry = mounted_on(mountpoint)
+    record = None if entry is None or entry.type != FILESYSTEM_TYPE else record_of(runtime_dir, entry)
+    return mountpoint if record is None else record.mountpoint
 
 
 def canonical(path: str | os.PathLike[str]) -> str:
@@ -92,7 +103,7 @@ def mounts(runtime_dir: Path) -> list[Mount]:
     for entry in mount_table():
         if entry.type != FILESYSTEM_TYPE:
             continue
-        record = live_record(runtime_dir, entry.mountpoint)
+        record = record_of(runtime_dir, entry)
         found.append(
             Mount(
                 mountpoint=entry.mountpoint,

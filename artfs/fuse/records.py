@@ -28,12 +28,14 @@ class Record:
     source: str
     started: float
     """Seconds since the epoch."""
+    device: int | None = None
+    """``st_dev`` of what is mounted, by which it is found where a directory above it was renamed; None before."""
 
 
 class Claim:
     """This process's right to serve one mount point, until ``release`` or death."""
 
-    __slots__ = ("_descriptor", "_path")
+    __slots__ = ("_descriptor", "_path", "_record")
 
     def __init__(self, runtime_dir: Path, mountpoint: str, source: str) -> None:
         """Raises ``MountFailed`` when another process serves ``mountpoint``, ``LocalIOError`` on a bad directory."""
@@ -43,9 +45,18 @@ class Claim:
             self._descriptor = self._lock(mountpoint)
         except OSError as error:
             raise LocalIOError(path=self._path, why=error.strerror) from error
-        record = Record(os.getpid(), mountpoint, source, time.time())
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(attrs.asdict(record)).encode(), 0)
+        self._record = Record(os.getpid(), mountpoint, source, time.time())
+        self._write()
+
+    def mounted(self, device: int | None) -> None:
+        """Note what has been mounted."""
+        self._record = attrs.evolve(self._record, device=device)
+        self._write()
+
+    def _write(self) -> None:
+        # One write, so that who reads meanwhile finds the old record or the new; what is left of a longer one is blank.
+        text = json.dumps(attrs.asdict(self._record)).encode()
+        os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
 
     def _lock(self, mountpoint: str) -> int:
         while True:
@@ -74,8 +85,18 @@ class Claim:
 
 def live_record(runtime_dir: Path, mountpoint: str) -> Record | None:
     """The record of the process that serves ``mountpoint``; None when there is none or it is gone."""
+    return _live(_path(runtime_dir, mountpoint))
+
+
+def live_record_of(runtime_dir: Path, device: int) -> Record | None:
+    """The same by what is mounted, wherever it is now."""
+    records = (_live(path) for path in (runtime_dir / "mounts").glob("*.json"))
+    return next((record for record in records if record is not None and record.device == device), None)
+
+
+def _live(path: Path) -> Record | None:
     try:
-        descriptor = os.open(_path(runtime_dir, mountpoint), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:  # no such mount of ours, or somebody else's directory
         return None
     try:

@@ -16,6 +16,7 @@ import trio
 
 from artfs.errors import ArtfsError, MountFailed
 from artfs.fuse.ending import DRAIN, close_tree, ending_signals, toggle_debug, unmount_or_detach
+from artfs.fuse.mountpoint import device_number
 from artfs.fuse.notify import notify
 from artfs.fuse.operations import Operations
 from artfs.fuse.options import MountOptions
@@ -55,7 +56,12 @@ def serve(
         tree = make_tree()
         try:
             adapter = operations(tree, options)
-            trio.run(_run, adapter, mountpoint, options, ready)
+
+            def announce() -> None:
+                claim.mounted(device_number(mountpoint))
+                ready()
+
+            trio.run(_run, adapter, mountpoint, options, announce)
         except BaseExceptionGroup as group:
             raise _first(group) from None
         finally:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from artfs.errors import UnmountFailed
-from artfs.fuse.mountpoint import FILESYSTEM_TYPE, canonical, mounted_on, users
+from artfs.fuse.mountpoint import FILESYSTEM_TYPE, canonical, mounted_on, served_as, users
 from artfs.fuse.records import live_record
 
 MNT_DETACH = 2  # umount2(2), sys/mount.h
@@ -80,8 +80,9 @@ def unmount(path: str | os.PathLike[str], *, runtime_dir: Path, deadline: float,
         raise UnmountFailed(
             mountpoint=mountpoint, why=f"{entry.source} ({entry.type}) is not an artfs mount; use umount"
         )
+    known_as = served_as(runtime_dir, mountpoint)
     _detach_when_free(mountpoint, lazy=lazy, deadline=min(deadline, time.monotonic() + _PASSING_S))
-    while not lazy and live_record(runtime_dir, mountpoint) is not None:
+    while not lazy and live_record(runtime_dir, known_as) is not None:
         if time.monotonic() > deadline:
             raise UnmountFailed(mountpoint=mountpoint, why="it is unmounted, but its process has not ended yet")
         time.sleep(0.01)

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from homes import settings_of, tree_of, wait_until
-from program import daemons, end
+from program import Program, daemons, end
 
 from artfs.cli.mount import log_file
 
@@ -97,6 +97,24 @@ def test_other_ways_to_unmount_do_the_same_in_the_background(copy, directory, co
     assert f"{draft['name']}: 1 added, 251 changed, 1 removed" in log
     copy.run("discard", draft["name"])
     assert copy.json("drafts") == {"drafts": [], "areas": []}
+
+
+def test_a_directory_above_a_writable_mount_is_renamed(copy, tmp_path):
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "mnt").mkdir()
+    copy.run("mount", "--writable", "vision/mnist", tmp_path / "above" / "mnt")
+    try:
+        (tmp_path / "above").rename(tmp_path / "renamed")
+        place = tmp_path / "renamed" / "mnt"
+        (place / "new").write_bytes(b"new")
+        assert copy.out("status", place).startswith("A new")
+        assert copy.json("info", place)["pid"]
+        other = Program(tmp_path / "other")
+        assert other.fails(3, "status", place).startswith(f"{place} is served by another user's artfs")
+        assert ":draft-" in copy.out("umount", place)
+    finally:
+        for place in (tmp_path / "above" / "mnt", tmp_path / "renamed" / "mnt"):
+            end(place)
 
 
 def test_commit_at_unmount_and_a_new_collection(program, directory, tmp_path):

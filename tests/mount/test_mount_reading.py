@@ -88,7 +88,9 @@ def test_the_mount_table_says_what_it_is(mounted):
     line = next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(mount.path) in line)
     assert {"ro", "nosuid", "nodev", "noatime", "noexec"} <= set(line.split()[5].split(","))
     assert "default_permissions" in line
-    assert mounted_on(str(mount.path)) == MountEntry(str(mount.path), "fuse.artfs", source, read_only=True)
+    device = os.stat(mount.path).st_dev
+    entry = MountEntry(str(mount.path), "fuse.artfs", source, read_only=True, device=device)
+    assert mounted_on(str(mount.path)) == entry
 
 
 def test_tools_copy_and_compare(mount, tmp_path):

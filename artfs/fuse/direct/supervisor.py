@@ -61,6 +61,7 @@ def serve(mounting: Mounting, ready: Callable[[], None]) -> None:
     count = mounting.options.workers or min(os.cpu_count() or 1, DEFAULT_WORKERS)
     with _supervisor(mounting, lambda: Board(count)) as supervisor:
         supervisor.mount()
+        supervisor.announce()
         ready()
         supervisor.supervise()
 
@@ -72,6 +73,7 @@ def adopt(mounting: Mounting, ready: Callable[[], None]) -> None:
         raise MountFailed(mountpoint=mounting.mountpoint, why="no process that could be adopted serves it")
     with _supervisor(mounting, lambda: Board.attach(handed[0].board)) as supervisor:
         supervisor.adopt(handed)
+        supervisor.announce()
         ready()
         supervisor.supervise()
 
@@ -105,6 +107,10 @@ class Supervisor:
         self._wakeup, self._waker = socket.socketpair()
         for end in (self._wakeup, self._waker):
             end.setblocking(False)
+
+    def announce(self) -> None:
+        """Say what is mounted, to who looks for it."""
+        self._claim.mounted(device_number(self._mounting.mountpoint))
 
     def _work(self, index: int, own: int, channel: Channel) -> NoReturn:
         """In a child: be a worker."""
