@@ -136,9 +136,9 @@ def _cache(settings: Settings) -> str:
     place = _place(settings.cache_dir)
     if not os.path.exists(place):
         return _NONE_YET
-    for directory in (entry for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)):
+    for directory in filter(os.path.isdir, (os.path.join(place, name) for name in os.listdir(place))):
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            raise LocalIOError(path=directory.path, why="it cannot be used by this user, so nothing is kept there")
+            raise LocalIOError(path=directory, why="it cannot be used by this user, so nothing is kept there")
     with Repository(settings) as repository:
         info = repository.cache.info()
     if info.disk_free < settings.cache_free:

@@ -18,7 +18,9 @@ from artfs.errors import ConfigurationError
 @click.option("--entity", help="Default entity of names.")
 @click.option("--project", help="Default project of names.")
 @click.option("--cache-limit", help="Most that the cache may take, for example 200GiB.")
-@click.option("--rebuild", is_flag=True, help="Fill the registry from what the store holds, after it was lost.")
+@click.option(
+    "--rebuild", is_flag=True, help="Fill a new registry from the store; the one before, if not lost, is refused."
+)
 def command(
     store_url: str | None,
     registry: str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from artfs.cache import Cache
-from artfs.errors import EntryNotFound, InvalidInput, InvalidPath
+from artfs.errors import EntryNotFound, InvalidInput, InvalidPath, VersionNotFound
 from artfs.names import check_path
+from artfs.registry import State
 from artfs.sdk.attributes import logged
 from artfs.sdk.entry import ARTIFACT_SCHEME, ArtifactManifestEntry
 from artfs.sdk.files import ArtifactFiles
@@ -22,6 +24,8 @@ from artfs.versions.download import checkout, download, verify
 if TYPE_CHECKING:
     from artfs.media import WBValue
     from artfs.sdk.artifact import Artifact
+
+log = logging.getLogger(__name__)
 
 _PASSING_CACHE: Final = 256 << 20
 """Most bytes on disk at a time of what a download with ``skip_cache`` fetches."""
@@ -163,15 +167,21 @@ class Reading(Writing):
         return _default_root(self.source_name if version else self.version_row.source_name.collection)
 
     def _dependencies(self) -> Iterator[Artifact]:
-        """The artifacts that entries refer to, each once."""
+        """The artifacts that entries refer to, each once, but for those that were deleted."""
         seen = {self.id}
         for entry in self.manifest.entries.values():
             scheme, _, rest = (entry.ref or "").partition("://")
             identity = rest.partition("/")[0]
             if scheme == ARTIFACT_SCHEME and identity not in seen:
                 seen.add(identity)
-                version = self.repository.registry.get(identity)
-                yield cast("Artifact", self.of_version(self.repository, version))
+                try:
+                    version = self.repository.registry.get(identity)
+                except VersionNotFound:
+                    version = None
+                if version is not None and version.state is not State.DELETED:
+                    yield cast("Artifact", self.of_version(self.repository, version))
+                else:
+                    log.warning("what %s refers to was deleted: of that artifact the entry alone is here", entry.path)
 
     @contextlib.contextmanager
     def _cache(self, *, skip_cache: bool) -> Iterator[Cache | None]:

@@ -108,11 +108,12 @@ class _Download:
                     self._settle(future, entry)
             finally:
                 pool.shutdown(cancel_futures=True)
+        failures = [error for _, error in self._unread if not (allow_missing and isinstance(error, _MISSING))]
         for path, error in self._unread:
-            log.warning("%s: %s", path, error)
-        for _, error in self._unread:
-            if not (allow_missing and isinstance(error, _MISSING)):
-                raise error
+            if error not in failures[:1]:  # which the caller is told
+                log.warning("%s", error if str(error).startswith(f"{path}: ") else f"{path}: {error}")
+        if failures:
+            raise failures[0]
         return Downloaded(self._written, self._kept, tuple(path for path, _ in self._unread))
 
     def _settle(self, future: Future[bool | None], entry: Entry) -> None:

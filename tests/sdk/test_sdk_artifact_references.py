@@ -113,6 +113,16 @@ def test_recursive_downloads_what_is_referred_to(run, logged, work):
     assert (work / "artifacts/mnist:v0/sub/b.txt").read_text() == "B"
 
 
+def test_recursive_passes_over_what_was_deleted(run, logged, work, caplog):
+    source = logged()
+    artifact = run.log_artifact(referring(source.get_path("a.txt"))).wait()
+    source.delete(delete_aliases=True)
+    artifact.download("out", recursive=True)
+    assert (work / "out/r").read_text() == "A"
+    assert not (work / "artifacts/mnist:v0").exists()
+    assert "what r refers to was deleted" in caplog.text
+
+
 def test_a_new_draft_keeps_references(run, logged):
     artifact = run.log_artifact(referring(logged().get_path("a.txt"))).wait()
     draft = artifact.new_draft()
