@@ -51,8 +51,11 @@ class Mounted:
 
 
 def clear(path, pid):
+    """Whatever happened, leave no mount, and no daemon where its ``pid`` is known."""
     while mounted_on(str(path)):
         subprocess.run(["umount", "-l", path], check=True)
+    if pid is None:
+        return
     end = time.monotonic() + 5
     while alive(pid) and time.monotonic() < end:
         time.sleep(0.01)

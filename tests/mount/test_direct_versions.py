@@ -69,5 +69,4 @@ def test_a_mount_stays_what_it_was_whatever_dies(artfs, tmp_path):
         artfs("umount", mountpoint)
         assert not Path(mountpoint / "f").exists()
     finally:
-        if supervisor is not None:
-            clear(mountpoint, supervisor)
+        clear(mountpoint, supervisor)
