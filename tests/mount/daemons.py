@@ -50,6 +50,17 @@ class Mounted:
         wait_until(lambda: not alive(self.pid), "the daemon ends", seconds)
 
 
+def umount(path, *command):
+    """Unmount as other programs do. A use that no process shows for any more, as of a file just closed, may pass first."""
+    end = time.monotonic() + 10
+    while True:
+        done = subprocess.run([*(command or ["umount"]), path], check=False, capture_output=True, text=True)
+        if "busy" not in done.stderr or time.monotonic() > end:
+            assert done.returncode == 0, done.stderr
+            return
+        time.sleep(0.02)
+
+
 def clear(path, pid):
     """Whatever happened, leave no mount, and no daemon where its ``pid`` is known."""
     while mounted_on(str(path)):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from daemons import Mounted, alive, wait_until
+from daemons import Mounted, alive, umount, wait_until
 from memory_tree import BlockingTree, HugeTree, MemoryTree
 from test_mount_life import AS_NOBODY
 
@@ -399,7 +399,7 @@ def test_a_worker_that_is_told_twice_to_end_gives_its_threads_their_moment(mount
     with subprocess.Popen(["cat", mount.path / "stuck"], stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: mount.statistics()["fuse"]["waiting"], "it waits")
         process.kill()
-    subprocess.run(["umount", mount.path], check=True)
+    umount(mount.path)
     mount.wait_for_end()
 
 

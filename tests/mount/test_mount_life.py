@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from daemons import alive, clear, wait_until
+from daemons import alive, clear, umount, wait_until
 from memory_tree import BlockingTree, MemoryTree
 
 from artfs.errors import DiskFull, InvalidInput, MountFailed, StoreUnavailable, UnmountFailed
@@ -67,7 +67,7 @@ def test_unmount_waits_for_the_daemon_and_leaves_nothing(mounted, runtime_dir):
 @pytest.mark.parametrize("command", [["fusermount3", "-u"], ["umount"], ["umount", "-l"]], ids=" ".join)
 def test_an_external_unmount_ends_the_daemon(mounted, command):
     mount = mounted(MemoryTree({"f": b"x"}))
-    subprocess.run([*command, mount.path], check=True)
+    umount(mount.path, *command)
     mount.wait_for_end()
     assert mount.log.count(" ended$") == 1
 
@@ -78,7 +78,7 @@ def test_an_external_unmount_ends_the_daemon_while_a_request_hangs(mounted):
         wait_until(lambda: mount.statistics()["fuse"]["waiting"], "the reader waits")
         process.kill()
     mount.log.expect("left alone")
-    subprocess.run(["umount", mount.path], check=True)
+    umount(mount.path)
     mount.wait_for_end(8)
 
 
@@ -308,7 +308,7 @@ def test_in_the_foreground_the_service_manager_is_told(tmp_path, runtime_dir, en
             if end == "signal":
                 process.send_signal(signal.SIGTERM)
             else:
-                subprocess.run(["umount", path], check=True)
+                umount(path)
             assert b"STOPPING=1" in manager.recv(4096)
             stderr = process.communicate(timeout=SOON)[1]
         finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from daemons import umount
 
 from artfs import faults
 from artfs.fuse import MountOptions, mount_in_background
@@ -67,7 +68,7 @@ class WritableMount:
 
     def unmount(self):
         if mounted_on(str(self.path)):
-            subprocess.run(["umount", self.path], check=True)
+            umount(self.path)
         end = time.monotonic() + 60
         while alive(self.pid):
             assert time.monotonic() < end
