@@ -51,7 +51,7 @@ class Mounted:
 
 
 def umount(path, *command):
-    """Unmount as other programs do. A use that no process shows for any more, as of a file just closed, may pass first."""
+    """Unmount as other programs do; a use of the mount that no process shows for, as of a file just closed, passes."""
     end = time.monotonic() + 10
     while True:
         done = subprocess.run([*(command or ["umount"]), path], check=False, capture_output=True, text=True)
