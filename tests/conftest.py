@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -44,13 +45,18 @@ def pytest_runtest_call():
         return (yield)
     except BaseException:
         for pid in children() - before:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         raise
 
 
 def children():
     """Processes that this one has started, dead ones that nobody has waited for among them."""
-    return {int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
+    found = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            found.update(map(int, task.read_text().split()))
+    return found
 
 
 @pytest.fixture(scope="session")
