@@ -10,7 +10,7 @@ import click
 
 from artfs.cli.output import count, json_option, moment, print_json, size
 from artfs.config import load_settings
-from artfs.errors import ArtfsError, InvalidName, NotFound, PathNotFound
+from artfs.errors import InvalidName, NotFound, PathNotFound
 from artfs.names import check_entity, check_path, check_project, parse_collection_name
 
 if TYPE_CHECKING:
@@ -46,8 +46,11 @@ def command(name: str | None, path: str, recursive: bool, as_json: bool) -> None
             collection = parse_collection_name(name, entity=settings.entity, project=settings.project)
             try:
                 versions = repository.registry.versions(collection)
-            except NotFound as error:
-                raise _meant(repository.registry, name) or error from None
+            except NotFound:
+                if not repository.is_level(name):
+                    raise
+                hint = f"{name} is no collection but a level: `artfs ls {name}/` lists what it holds"
+                raise NotFound(hint) from None
             rows = [
                 {
                     "name": str(version.name),
@@ -88,15 +91,6 @@ def _level(registry: Registry, name: str) -> Iterator[dict[str, Any]]:
             yield {"name": str(collection.name), "type": collection.type, "kind": str(collection.kind)}
     else:
         raise InvalidName(what="level", name=name, why="a project has collections, and these have no levels below")
-
-
-def _meant(registry: Registry, name: str) -> NotFound | None:
-    """What to say where ``name`` is no collection but a level, whose slash was forgotten."""
-    try:
-        next(_level(registry, name), None)
-    except ArtfsError:
-        return None
-    return NotFound(f"{name} is no collection but a level: `artfs ls {name}/` lists what it holds")
 
 
 _KINDS = {1: "directory", 2: "file", 3: "symlink", 4: "reference"}

@@ -456,7 +456,7 @@ class StagingTree:
                 self._content.tidy()
                 with self._reserve:
                     self._database.keep_reserve()  # what was removed may have left room for it
-            except ArtfsError:
+            except (ArtfsError, OSError):
                 log.exception("tidying the staging area %s failed; it will be tried again", self._area.path)
 
 

@@ -171,12 +171,14 @@ class Repository:
         try:
             return self.resolve(name)
         except VersionNotFound:
-            if ":" in text or not self._is_level(text.split("/")):
+            if ":" in text or not self.is_level(text):
                 raise
             hint = f": {text} holds collections and is none itself; see: artfs ls {text}/, artfs mount {text}/ DIR"
             raise VersionNotFound(name=name, hint=hint) from None
 
-    def _is_level(self, parts: list[str]) -> bool:
+    def is_level(self, text: str) -> bool:
+        """Whether a name without a slash at its end is that of an entity or a project."""
+        parts = text.split("/")
         try:
             if len(parts) == 1:
                 return any(entity.name == parts[0] for entity in self.registry.entities())

@@ -473,58 +473,56 @@ def test_killed_at_a_named_point(place, fault):
     assert sum(a != b for a, b in zip(found, LARGE, strict=False)) <= 40 * 4
 
 
-def test_a_full_disk_fails_the_writer_and_nothing_else(tmp_path, log):
+@pytest.fixture
+def on_small_disk(tmp_path, log):
+    """``on_small_disk(files)`` mounts a base of these files, with everything that artfs keeps on a disk of 24 MiB."""
     log.expect("no space left", count=None)
     disk = tmp_path / "disk"
     disk.mkdir()
+    mounts = []
+
+    def mount(files):
+        mounts.append(WritableMount(disk, files))
+        mounts[0].mount(log.path)
+        return mounts[0]
+
     run("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk)
-    it = None
-    try:
-        it = WritableMount(disk, {"large": LARGE, "small": b"small"})
-        it.mount(log.path)
-        with failing(errno.ENOSPC), open(it.path / "huge", "wb") as file:
-            for _ in range(40):
-                file.write(bytes(1 << 20))
-                file.flush()
-        with failing(errno.ENOSPC):  # the database has no room either, some time or other
-            for number in range(100_000):
-                (it.path / f"{'n' * 200}{number}").write_bytes(b"x")
-        assert (it.path / "large").read_bytes() == LARGE
-        os.unlink(it.path / "huge")  # what makes room works
-        with open(it.path / "large", "r+b") as file:
-            file.write(b"written")
-        assert (it.path / "large").read_bytes() == b"written" + LARGE[7:]
-        it.unmount()
-    finally:
-        if it is not None and alive(it.pid):
+    yield mount
+    for it in mounts:
+        if alive(it.pid):
             subprocess.run(["umount", "-l", it.path], check=False)
             wait_for_end(it.pid)
-        run("umount", "-l", disk)
+    run("umount", "-l", disk)
 
 
-def test_on_a_full_disk_everything_can_be_removed_while_others_write(tmp_path, log):
-    log.expect("no space left", count=None)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk)
-    it = None
-    try:
-        it = WritableMount(disk, {f"d/{number}": b"x" for number in range(120)})
-        it.mount(log.path)
-        for number in range(120):
-            with failing(errno.ENOSPC), open(it.path / "huge", "ab", buffering=0) as file:
-                while True:
-                    file.write(bytes(1 << 16))
-            os.unlink(it.path / "d" / str(number))
-        os.unlink(it.path / "huge")
-        os.rmdir(it.path / "d")
-        assert os.listdir(it.path) == []
-        it.unmount()
-    finally:
-        if it is not None and alive(it.pid):
-            subprocess.run(["umount", "-l", it.path], check=False)
-            wait_for_end(it.pid)
-        run("umount", "-l", disk)
+def test_a_full_disk_fails_the_writer_and_nothing_else(on_small_disk):
+    it = on_small_disk({"large": LARGE, "small": b"small"})
+    with failing(errno.ENOSPC), open(it.path / "huge", "wb") as file:
+        for _ in range(40):
+            file.write(bytes(1 << 20))
+            file.flush()
+    with failing(errno.ENOSPC):  # the database has no room either, some time or other
+        for number in range(100_000):
+            (it.path / f"{'n' * 200}{number}").write_bytes(b"x")
+    assert (it.path / "large").read_bytes() == LARGE
+    os.unlink(it.path / "huge")  # what makes room works
+    with open(it.path / "large", "r+b") as file:
+        file.write(b"written")
+    assert (it.path / "large").read_bytes() == b"written" + LARGE[7:]
+    it.unmount()
+
+
+def test_on_a_full_disk_everything_can_be_removed_whatever_writers_take(on_small_disk):
+    it = on_small_disk({f"d/{number}": b"x" for number in range(120)})
+    for number in range(120):
+        with failing(errno.ENOSPC), open(it.path / "huge", "ab", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+        os.unlink(it.path / "d" / str(number))
+    os.unlink(it.path / "huge")
+    os.rmdir(it.path / "d")
+    assert os.listdir(it.path) == []
+    it.unmount()
 
 
 def wait_for_end(pid):
